@@ -1,0 +1,126 @@
+"""Loss, optimiser, metrics and callbacks around the network: a fastai Learner."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from fastai.callback.channelslast import ChannelsLast
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.schedule import ParamScheduler
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner, Metric
+from fastai.losses import BaseLoss
+from fastai.optimizer import OptimWrapper
+from fastcore.foundation import L
+from torch import Tensor, nn
+
+from s11_fastai.model import S11ResNet
+from s11_fastai.schedule import linear_one_cycle
+
+
+class S11Learner(Learner):
+    """A fastai Learner whose one cycle is made of straight lines."""
+
+    def fit_one_cycle(
+        self,
+        n_epoch: int,
+        lr_max: float | None = None,
+        div: float = 25.0,
+        div_final: float = 25.0,
+        pct_start: float = 5 / 24,
+        wd: float | None = None,
+        moms: Sequence[float] | None = None,
+        cbs: Callback | Sequence[Callback] | None = None,
+        reset_opt: bool = False,
+        start_epoch: int = 0,
+    ) -> None:
+        """fastai's `fit_one_cycle` with linear ramps in place of cosines, in float64.
+
+        The lr goes from `lr_max / div` up to `lr_max` at `pct_start` of the steps and down to
+        `lr_max / div_final`. Momentum stays the optimiser's; `moms`, three values, gives it the
+        same shape.
+        """
+        lr_max = self.lr if lr_max is None else lr_max
+        scheds = {"lr": _ramps(pct_start, lr_max / div, lr_max, lr_max / div_final)}
+        if moms is not None:
+            scheds["mom"] = _ramps(pct_start, *moms)
+        cbs = [ParamScheduler(scheds), *L(cbs)]
+        self.fit(n_epoch, wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
+
+
+def s11_learner(
+    dls: DataLoaders,
+    model: nn.Module | None = None,
+    *,
+    momentum: float = 0.9,
+    wd: float = 5e-4,
+    **kwargs,
+) -> S11Learner:
+    """A Learner for images of `dls`: SGD with Nesterov momentum, NLL loss, accuracy on both parts.
+
+    `model` gives log-probabilities (by default S11ResNet for the classes of `dls`); `wd` is
+    applied to every parameter; `kwargs` go to fastai's Learner. On CUDA it trains in mixed
+    precision.
+    """
+    model = S11ResNet(dls.c) if model is None else model
+    learn = S11Learner(
+        dls,
+        model,
+        loss_func=LogProbLoss(),
+        opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=momentum, nesterov=True),
+        metrics=Accuracy(),
+        wd=wd,
+        wd_bn_bias=True,
+        cbs=[ChannelsLast(), EpochOfLoader(), *L(kwargs.pop("cbs", None))],
+        **kwargs,
+    )
+    learn.recorder.train_metrics = True
+    if torch.device(dls.device).type == "cuda":
+        learn.add_cb(MixedPrecision())
+    return learn
+
+
+class LogProbLoss(BaseLoss):
+    """Negative log-likelihood of log-probabilities (N, C), which knows how to read them."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(nn.NLLLoss, **kwargs)
+
+    def activation(self, x: Tensor) -> Tensor:
+        """Log-probabilities to probabilities."""
+        return x.exp()
+
+    def decodes(self, x: Tensor) -> Tensor:
+        """Log-probabilities, or probabilities, to classes."""
+        return x.argmax(dim=self.axis)
+
+
+class Accuracy(Metric):
+    """The part of all images seen that were classified correctly, counted in whole images."""
+
+    name = "accuracy"
+
+    def reset(self) -> None:
+        self.correct, self.total = 0, 0
+
+    def accumulate(self, learn: Learner) -> None:
+        # Stays on the device: nothing waits for it before the epoch's end.
+        self.correct = self.correct + (learn.pred.argmax(dim=-1) == learn.y).sum()
+        self.total += len(learn.y)
+
+    @property
+    def value(self) -> float | None:
+        return int(self.correct) / self.total if self.total else None
+
+
+class EpochOfLoader(Callback):
+    """Tells the training DataLoader which epoch it is, from which its randomness follows."""
+
+    def before_train(self) -> None:
+        if hasattr(self.dls.train, "set_epoch"):
+            self.dls.train.set_epoch(self.epoch)
+
+
+def _ramps(pct_start: float, start: float, middle: float, end: float) -> Callable[[float], float]:
+    return lambda pct: float(linear_one_cycle(pct, start, middle, end, pct_start))

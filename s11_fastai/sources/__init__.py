@@ -1,0 +1,81 @@
+"""Where images come from: a path or a name in, an ImageSet out."""
+
+from pathlib import Path
+
+from s11_fastai.errors import S11Error
+from s11_fastai.sources.archive import Tree, archive_key, archive_tree, folder_key, folder_tree
+from s11_fastai.sources.batches import is_batches_folder, read_batches
+from s11_fastai.sources.cache import cached
+from s11_fastai.sources.digits import load_digits
+from s11_fastai.sources.download import download
+from s11_fastai.sources.folder import is_image_folder, read_image_folder
+from s11_fastai.sources.imageset import ImageSet, Part, fingerprint
+
+__all__ = ["ImageSet", "Part", "load_images"]
+
+# Copies of CIFAR-10 that are known by their pixels.
+_KNOWN = {
+    "": "CIFAR-10, JPEG q75 copy",
+}
+
+
+def load_images(data: str | Path | None = None) -> ImageSet:
+    """The images at `data`: 32x32 RGB, decoded once and memory-mapped from a cache after that.
+
+    `data` is a folder with `train/<class>/` and `test/<class>/` of PNG or JPEG, a
+    `cifar-10-batches-py` folder, a `.tar`, `.tgz` or `.tar.gz` of either, "digits", or None for
+    CIFAR-10: a copy in fastai's data or archive folder, else the published archive, downloaded.
+    Cache and download lie in fastai's folders (`FASTAI_HOME`, by default `~/.fastai`), in
+    `data/s11-cache` and `archive`. Raises S11Error for anything that is no such data.
+    """
+    if data == "digits":
+        return load_digits()
+    path = Path(data).expanduser() if data else _cifar10()
+    if path.is_dir():
+        tree = folder_tree(path)
+        return cached(_cache_folder(), folder_key(tree), lambda: _decode(tree, path))
+    if path.is_file():
+        return cached(_cache_folder(), archive_key(path), lambda: _decode(archive_tree(path), path))
+    raise S11Error(f"{path} does not exist: give a folder, .tar, .tgz or .tar.gz, or 'digits'")
+
+
+def _decode(tree: Tree, path: Path) -> ImageSet:
+    for top in ["", *sorted(f for f in tree.folders if "/" not in f)]:
+        inner = tree.below(top)
+        if is_batches_folder(inner):
+            classes, train, test, published = read_batches(inner, path)
+            name = "CIFAR-10" if published else _stem(path)
+        elif is_image_folder(inner):
+            classes, train, test = read_image_folder(inner, path)
+            name = _stem(path)
+        else:
+            continue
+        mark = fingerprint(classes, train, test)
+        return ImageSet(_KNOWN.get(mark, name), classes, train, test, mark)
+    raise S11Error(
+        f"{path} holds neither train/ and test/ with a folder for each class nor CIFAR-10's batches: "
+        "give the folder that has them at its top"
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.resolve().name.split(".")[0]
+
+
+def _cache_folder() -> Path:
+    return _fastai_path("data") / "s11-cache"
+
+
+def _cifar10() -> Path:
+    """A copy of CIFAR-10 where fastai keeps its data, or the published archive, fetched."""
+    data, archive = _fastai_path("data"), _fastai_path("archive") / "cifar-10-python.tar.gz"
+    for copy in (data / "cifar-10-batches-py", data / "cifar10"):
+        if (copy / "data_batch_1").is_file() or all((copy / p).is_dir() for p in ("train", "test")):
+            return copy
+    return archive if archive.is_file() else download(archive)
+
+
+def _fastai_path(folder: str) -> Path:
+    from fastai.data.external import fastai_path
+
+    return fastai_path(folder)

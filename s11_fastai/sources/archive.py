@@ -1,0 +1,146 @@
+"""Where files come from: a folder, or an archive that is read without being unpacked to disk."""
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from s11_fastai.errors import S11Error
+
+MAX_UNPACKED = 1 << 30
+_END_OF_TAR = bytes(512)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files by their path below the tree's top ("train/cat/0001.png"), and the folders there.
+
+    A file is a path on disk, or its bytes where the tree came out of an archive.
+    """
+
+    files: Mapping[str, Path | bytes]
+    folders: frozenset[str]
+
+    def below(self, top: str) -> "Tree":
+        """The part of the tree below the folder `top`, or the whole for an empty `top`."""
+        if not top:
+            return self
+        cut = len(top) + 1
+        inside = {name[cut:]: f for name, f in self.files.items() if name.startswith(f"{top}/")}
+        return Tree(inside, frozenset(n[cut:] for n in self.folders if n.startswith(f"{top}/")))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file."""
+        file = self.files[name]
+        return file if isinstance(file, bytes) else file.read_bytes()
+
+
+def folder_tree(top: Path) -> Tree:
+    """The tree of a folder; hidden files and folders are left out, links are followed."""
+    files: dict[str, Path | bytes] = {}
+    folders = set()
+    for where, subfolders, names in os.walk(top, followlinks=True):
+        subfolders[:] = sorted(n for n in subfolders if not n.startswith("."))
+        here = Path(where)
+        if len(here.relative_to(top).parts) >= 3:  # top/train/class: no deeper
+            subfolders.clear()
+        folders.update((here / n).relative_to(top).as_posix() for n in subfolders)
+        files |= {
+            (here / n).relative_to(top).as_posix(): here / n
+            for n in sorted(names)
+            if not n.startswith(".")
+        }
+    return Tree(files, frozenset(folders))
+
+
+def folder_key(tree: Tree) -> str:
+    """SHA-256 of every file's name, size and time of change: what a cache of the folder goes by."""
+    digest = hashlib.sha256()
+    for name, file in sorted(tree.files.items()):
+        status = os.stat(file)
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def archive_key(path: Path, algorithm: str = "sha256") -> str:
+    """The hash of the archive's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
+    """Read a `.tar`, `.tgz` or `.tar.gz` into memory.
+
+    Raises S11Error for an archive that is cut short or damaged, holds a link, a device or a path
+    that leads out of its folder, or unpacks to more than `max_unpacked` bytes.
+    """
+    files: dict[str, Path | bytes] = {}
+    folders = set()
+    try:
+        with path.open("rb") as raw:
+            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            stream = _Bounded(gzip.GzipFile(fileobj=raw) if packed else raw, max_unpacked, path)
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                for member in tar:
+                    name = _checked_name(member, path)
+                    if member.isdir():
+                        folders.add(name)
+                    elif not _hidden(name):
+                        stream.admit(member.size)
+                        files[name] = tar.extractfile(member).read()
+            stream.drain()
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path, error) from error
+    folders.update(p.as_posix() for name in files for p in PurePosixPath(name).parents)
+    return Tree(files, frozenset(folders - {"."}))
+
+
+def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or "\\" in member.name or ":" in member.name:
+        raise S11Error(f"{archive}: the member {member.name!r} leads out of its folder; not read")
+    if not (member.isreg() or member.isdir()):
+        raise S11Error(f"{archive}: the member {member.name!r} is a link or a device; not read")
+    return name.as_posix()
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def _damaged(archive: Path, error: object) -> S11Error:
+    return S11Error(
+        f"{archive} is cut short, damaged or no tar archive ({error}): "
+        "fetch it again, or give a folder, .tar, .tgz or .tar.gz"
+    )
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that refuses to give more than `limit` bytes, and knows how it ended."""
+
+    def __init__(self, stream: io.IOBase, limit: int, archive: Path) -> None:
+        self.stream, self.left, self.limit, self.archive = stream, limit, limit, archive
+        self.tail = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self.admit(len(data))
+        self.left -= len(data)
+        self.tail = (self.tail + data)[-len(_END_OF_TAR) :]
+        return data
+
+    def admit(self, size: int) -> None:
+        if size > self.left:
+            raise S11Error(f"{self.archive} unpacks to more than {self.limit:,} bytes; not read")
+
+    def drain(self) -> None:
+        """Read on to the end, so that a missing end or a wrong checksum shows."""
+        while self.read(1 << 20):
+            pass
+        if self.tail != _END_OF_TAR:
+            raise tarfile.ReadError("the end is missing")

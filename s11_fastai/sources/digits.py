@@ -1,0 +1,25 @@
+"""The handwritten digits inside scikit-learn: real images that need no network."""
+
+import numpy as np
+
+from s11_fastai.sources.imageset import SIDE, ImageSet, Part, fingerprint
+
+
+def load_digits() -> ImageSet:
+    """1,797 digits, 8x8 enlarged to 32x32 RGB; of each class every fifth image is a test image.
+
+    Source: `sklearn.datasets.load_digits`, the test part of UCI's optical digits.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    large = grey.repeat(SIDE // 8, axis=1).repeat(SIDE // 8, axis=2)
+    images = np.repeat(large[..., None], 3, axis=3)
+    labels = digits.target.astype(np.int64)
+    is_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        is_test[np.flatnonzero(labels == label)[4::5]] = True
+    train, test = Part(images[~is_test], labels[~is_test]), Part(images[is_test], labels[is_test])
+    classes = tuple(map(str, digits.target_names))
+    return ImageSet("digits", classes, train, test, fingerprint(classes, train, test))

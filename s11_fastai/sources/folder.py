@@ -1,0 +1,115 @@
+"""Images in `train/<class>/` and `test/<class>/`, decoded on every core."""
+
+import io
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from s11_fastai.errors import S11Error
+from s11_fastai.sources.archive import Tree
+from s11_fastai.sources.imageset import SIDE, Part
+
+_CHUNK = 250
+
+
+def is_image_folder(tree: Tree) -> bool:
+    """Whether the tree has `train/` or `test/` at its top."""
+    return bool(tree.folders & {"train", "test"})
+
+
+def read_image_folder(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, Part]:
+    """Class names, the training part and the test part, in the order of the files' names.
+
+    Greyscale becomes RGB and alpha is dropped. Raises S11Error, with names and counts, for a
+    missing or empty part or class, classes that differ, and files that are no 32x32 image.
+    """
+    listed = {part: _by_class(tree, part, where) for part in ("train", "test")}
+    train_classes, test_classes = set(listed["train"]), set(listed["test"])
+    if train_classes != test_classes:
+        names = ", ".join(sorted(train_classes ^ test_classes))
+        raise S11Error(f"{where}: train/ and test/ must hold the same classes; they differ in {names}")
+    classes = tuple(sorted(train_classes))
+    names = {part: [n for c in classes for n in listed[part][c]] for part in listed}
+    images = _decode_all([tree.files[n] for part in names for n in names[part]], sum(names.values(), []), where)
+    labels = {
+        part: np.repeat(np.arange(len(classes)), [len(listed[part][c]) for c in classes])
+        for part in listed
+    }
+    n_train = len(names["train"])
+    return classes, Part(images[:n_train], labels["train"]), Part(images[n_train:], labels["test"])
+
+
+def _by_class(tree: Tree, part: str, where: Path) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = {
+        name.split("/")[1]: [] for name in tree.folders if name.count("/") == 1 and name.startswith(f"{part}/")
+    }
+    for name in sorted(tree.files):
+        if name.startswith(f"{part}/") and name.count("/") == 2:
+            classes[name.split("/")[1]].append(name)
+    if not classes:
+        raise S11Error(f"{where} has no {part}/ with a folder for each class: add {part}/<class>/ images")
+    empty = sorted(c for c, names in classes.items() if not names)
+    if empty:
+        raise S11Error(f"{where}: no images in {', '.join(f'{part}/{c}' for c in empty)}: add some or remove the folder")
+    return classes
+
+
+def _decode_all(files: Sequence[Path | bytes], names: Sequence[str], where: Path) -> np.ndarray:
+    images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
+    problems = []
+    chunks = [files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)]
+    with _mapper() as run, tqdm(total=len(files), desc="decoding", unit="img", disable=None) as bar:
+        for at, (decoded, wrong) in zip(range(0, len(files), _CHUNK), run(_decode_chunk, chunks), strict=True):
+            images[at : at + len(decoded)] = decoded
+            problems += [(names[at + i], why) for i, why in wrong]
+            bar.update(len(decoded))
+    if problems:
+        name, why = problems[0]
+        count = "1 file cannot" if len(problems) == 1 else f"{len(problems):,} files cannot"
+        raise S11Error(f"{where}: {count} be used, the first is {name}: {why}; replace or remove such files")
+    return images
+
+
+@contextmanager
+def _mapper() -> Iterator:
+    """`map` over processes. Only Linux forks safely; elsewhere a process would run the caller's
+    script again, so there the work stays in this one."""
+    if sys.platform != "linux":
+        yield map
+        return
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
+        yield pool.map
+
+
+def _decode_chunk(files: Sequence[Path | bytes]) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    images = np.zeros((len(files), SIDE, SIDE, 3), np.uint8)
+    wrong = []
+    for i, file in enumerate(files):
+        try:
+            images[i] = decode_image(file)
+        except S11Error as error:
+            wrong.append((i, str(error)))
+    return images, wrong
+
+
+def decode_image(file: Path | bytes) -> np.ndarray:
+    """One PNG or JPEG, a path or its bytes, as uint8 RGB, shape (32, 32, 3)."""
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=("PNG", "JPEG")) as image:
+            size = image.size
+            if size == (SIDE, SIDE):
+                if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                return np.asarray(image.convert("RGB"))
+    # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
+    except Exception as error:
+        raise S11Error(f"not a PNG or JPEG image that can be read ({type(error).__name__})") from error
+    raise S11Error(f"{size[0]}x{size[1]} pixels, where 32x32 are needed")
