@@ -134,7 +134,11 @@ class PerImage:
             seeds = np.random.SeedSequence([self.seed, epoch, _DRAW_STREAM, index])
             self.pipeline.set_random_seed(int(seeds.generate_state(1)[0]))
             image = self.pipeline(image=images[i])["image"]
-            if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == out.shape[1:]):
+            if not (
+                isinstance(image, np.ndarray)
+                and image.dtype == np.uint8
+                and image.shape == out.shape[1:]
+            ):
                 raise S11Error(
                     f"augment= must give uint8 images of shape {out.shape[1:]}, as it gets: leave "
                     "out Normalize and ToTensorV2, which come afterwards, and changes of size"

@@ -22,6 +22,10 @@ from s11_fastai.schedule import linear_one_cycle
 class S11Learner(Learner):
     """A fastai Learner whose one cycle is made of straight lines."""
 
+    def describe(self) -> str:
+        """One line: the network and its number of parameters."""
+        return f"{type(self.model).__name__}, {n_parameters(self.model):,} parameters"
+
     def fit_one_cycle(
         self,
         n_epoch: int,
@@ -79,6 +83,11 @@ def s11_learner(
     if torch.device(dls.device).type == "cuda":
         learn.add_cb(MixedPrecision())
     return learn
+
+
+def n_parameters(model: nn.Module) -> int:
+    """The number of trainable values."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 class LogProbLoss(BaseLoss):

@@ -45,7 +45,7 @@ class S11ResNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """X + branch(X), where the branch is conv-BN-ReLU twice; the shape stays (N, channels, H, W)."""
+    """X + branch(X), the branch being conv-BN-ReLU twice; the shape stays (N, channels, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -53,8 +53,8 @@ def _decode(tree: Tree, path: Path) -> ImageSet:
         mark = fingerprint(classes, train, test)
         return ImageSet(_KNOWN.get(mark, name), classes, train, test, mark)
     raise S11Error(
-        f"{path} holds neither train/ and test/ with a folder for each class nor CIFAR-10's batches: "
-        "give the folder that has them at its top"
+        f"{path} holds neither CIFAR-10's batches nor train/ and test/ with a folder for each "
+        "class: give the folder that has them at its top"
     )
 
 

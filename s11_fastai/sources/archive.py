@@ -67,10 +67,13 @@ def folder_key(tree: Tree) -> str:
     return digest.hexdigest()
 
 
-def archive_key(path: Path, algorithm: str = "sha256") -> str:
-    """The hash of the archive's bytes."""
+def archive_key(path: Path) -> str:
+    """SHA-256 of the archive's bytes."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:

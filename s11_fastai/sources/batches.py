@@ -40,13 +40,17 @@ def read_batches(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, Part, 
     if missing:
         raise S11Error(f"{where} lacks {', '.join(missing)}: fetch the archive again")
     raw = {name: tree.read(name) for name in PUBLISHED}
-    published = all(hashlib.md5(raw[n], usedforsecurity=False).hexdigest() == PUBLISHED[n] for n in raw)
+    published = all(
+        hashlib.md5(raw[n], usedforsecurity=False).hexdigest() == PUBLISHED[n] for n in raw
+    )
     try:
         values = {name: load_plain(data) for name, data in raw.items()}
         classes = tuple(_text(name) for name in _entry(values["batches.meta"], "label_names"))
         parts = [_part(values[name], len(classes)) for name in (*_TRAIN, "test_batch")]
     except (ValueError, TypeError, KeyError) as error:
-        raise S11Error(f"{where} holds no CIFAR-10 batches ({error}): fetch the archive again") from error
+        raise S11Error(
+            f"{where} holds no CIFAR-10 batches ({error}): fetch the archive again"
+        ) from error
     train = Part(*(np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True)))
     return classes, train, parts[-1], published
 

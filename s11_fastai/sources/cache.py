@@ -34,7 +34,9 @@ def _read(path: Path) -> ImageSet | None:
             arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
         if about.pop("format") != _FORMAT:
             return None
-        train, valid = (Part(arrays[f"{p}_images"], arrays[f"{p}_labels"]) for p in ("train", "valid"))
+        train, valid = (
+            Part(arrays[f"{p}_images"], arrays[f"{p}_labels"]) for p in ("train", "valid")
+        )
         images = ImageSet(train=train, valid=valid, **{**about, "classes": tuple(about["classes"])})
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None

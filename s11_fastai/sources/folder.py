@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -35,46 +35,55 @@ def read_image_folder(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, P
     train_classes, test_classes = set(listed["train"]), set(listed["test"])
     if train_classes != test_classes:
         names = ", ".join(sorted(train_classes ^ test_classes))
-        raise S11Error(f"{where}: train/ and test/ must hold the same classes; they differ in {names}")
+        raise S11Error(
+            f"{where}: train/ and test/ must hold the same classes; they differ in {names}"
+        )
     classes = tuple(sorted(train_classes))
-    names = {part: [n for c in classes for n in listed[part][c]] for part in listed}
-    images = _decode_all([tree.files[n] for part in names for n in names[part]], sum(names.values(), []), where)
-    labels = {
-        part: np.repeat(np.arange(len(classes)), [len(listed[part][c]) for c in classes])
-        for part in listed
-    }
-    n_train = len(names["train"])
-    return classes, Part(images[:n_train], labels["train"]), Part(images[n_train:], labels["test"])
+    names = [n for part in listed.values() for c in classes for n in part[c]]
+    images = _decode_all(tree, names, where)
+    train_labels, test_labels = (
+        np.repeat(np.arange(len(classes)), [len(part[c]) for c in classes])
+        for part in listed.values()
+    )
+    n_train = len(train_labels)
+    return classes, Part(images[:n_train], train_labels), Part(images[n_train:], test_labels)
 
 
 def _by_class(tree: Tree, part: str, where: Path) -> dict[str, list[str]]:
+    """The files' names of each class of one part, sorted."""
     classes: dict[str, list[str]] = {
-        name.split("/")[1]: [] for name in tree.folders if name.count("/") == 1 and name.startswith(f"{part}/")
+        PurePosixPath(folder).name: []
+        for folder in tree.folders
+        if PurePosixPath(folder).parent == PurePosixPath(part)
     }
-    for name in sorted(tree.files):
-        if name.startswith(f"{part}/") and name.count("/") == 2:
-            classes[name.split("/")[1]].append(name)
     if not classes:
-        raise S11Error(f"{where} has no {part}/ with a folder for each class: add {part}/<class>/ images")
-    empty = sorted(c for c, names in classes.items() if not names)
+        raise S11Error(f"{where} has no {part}/ with a folder of images for each class: add it")
+    for name in sorted(tree.files):
+        *folders, _file = PurePosixPath(name).parts
+        if len(folders) == 2 and folders[0] == part:
+            classes[folders[1]].append(name)
+    empty = ", ".join(f"{part}/{c}" for c in sorted(classes) if not classes[c])
     if empty:
-        raise S11Error(f"{where}: no images in {', '.join(f'{part}/{c}' for c in empty)}: add some or remove the folder")
+        raise S11Error(f"{where}: no images in {empty}: add some or remove the class")
     return classes
 
 
-def _decode_all(files: Sequence[Path | bytes], names: Sequence[str], where: Path) -> np.ndarray:
-    images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
+def _decode_all(tree: Tree, names: Sequence[str], where: Path) -> np.ndarray:
+    images = np.empty((len(names), SIDE, SIDE, 3), np.uint8)
     problems = []
-    chunks = [files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)]
-    with _mapper() as run, tqdm(total=len(files), desc="decoding", unit="img", disable=None) as bar:
-        for at, (decoded, wrong) in zip(range(0, len(files), _CHUNK), run(_decode_chunk, chunks), strict=True):
-            images[at : at + len(decoded)] = decoded
-            problems += [(names[at + i], why) for i, why in wrong]
+    starts = range(0, len(names), _CHUNK)
+    chunks = [[tree.files[n] for n in names[i : i + _CHUNK]] for i in starts]
+    with _mapper() as run, tqdm(total=len(names), desc="decoding", unit="img", disable=None) as bar:
+        for start, (decoded, wrong) in zip(starts, run(_decode_chunk, chunks), strict=True):
+            images[start : start + len(decoded)] = decoded
+            problems += [(names[start + i], why) for i, why in wrong]
             bar.update(len(decoded))
     if problems:
         name, why = problems[0]
-        count = "1 file cannot" if len(problems) == 1 else f"{len(problems):,} files cannot"
-        raise S11Error(f"{where}: {count} be used, the first is {name}: {why}; replace or remove such files")
+        raise S11Error(
+            f"{where}: {len(problems):,} of {len(names):,} files cannot be used; the first is "
+            f"{name}, {why}: replace or remove them"
+        )
     return images
 
 
@@ -85,7 +94,9 @@ def _mapper() -> Iterator:
     if sys.platform != "linux":
         yield map
         return
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
+    with ProcessPoolExecutor(
+        len(os.sched_getaffinity(0)), multiprocessing.get_context("fork")
+    ) as pool:
         yield pool.map
 
 
@@ -103,7 +114,9 @@ def _decode_chunk(files: Sequence[Path | bytes]) -> tuple[np.ndarray, list[tuple
 def decode_image(file: Path | bytes) -> np.ndarray:
     """One PNG or JPEG, a path or its bytes, as uint8 RGB, shape (32, 32, 3)."""
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=("PNG", "JPEG")) as image:
+        with Image.open(
+            io.BytesIO(file) if isinstance(file, bytes) else file, formats=("PNG", "JPEG")
+        ) as image:
             size = image.size
             if size == (SIDE, SIDE):
                 if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255
@@ -111,5 +124,7 @@ def decode_image(file: Path | bytes) -> np.ndarray:
                 return np.asarray(image.convert("RGB"))
     # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
     except Exception as error:
-        raise S11Error(f"not a PNG or JPEG image that can be read ({type(error).__name__})") from error
+        raise S11Error(
+            f"not a PNG or JPEG image that can be read ({type(error).__name__})"
+        ) from error
     raise S11Error(f"{size[0]}x{size[1]} pixels, where 32x32 are needed")

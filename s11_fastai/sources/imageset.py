@@ -34,6 +34,14 @@ class ImageSet:
     fingerprint: str
     evaluated_on: str = "test"
 
+    def describe(self) -> str:
+        """One line: name, counts, classes, and the beginning of the fingerprint."""
+        return (
+            f"{self.name}: {len(self.train.labels):,} training and {len(self.valid.labels):,} "
+            f"{self.evaluated_on} images of {len(self.classes)} classes, "
+            f"fingerprint {self.fingerprint[:12]}"
+        )
+
     def pixels_of(self, indices: np.ndarray) -> np.ndarray:
         """The images, uint8 (n, 32, 32, 3), of indices (n,) that count through the training part
         and then through the evaluated one."""

@@ -1,0 +1,89 @@
+"""What a run ran on: versions, device, threads, revision of the code. No host name, no path."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from s11_fastai.errors import S11Error
+
+_PACKAGES = ("fastai", "torch", "torchvision", "albumentations", "numpy", "pillow", "safetensors")
+
+
+def environment(device: torch.device) -> dict:
+    """A dict for `env.json`; `git_revision` is None where the code is in no checkout of its own."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": str(device),
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "processes": 1,
+        "git_revision": _git_revision(),
+    }
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device called `name`, or by default a GPU where there is one; else the CPU.
+
+    Raises S11Error for a device that is not here.
+    """
+    here = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name is None:
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if here[kind]))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or not here.get(device.type) or not _has_index(device):
+        found = ", ".join(kind for kind, available in here.items() if available)
+        raise S11Error(f"--device {name} is not on this computer: choose from {found}")
+    return device
+
+
+def _has_index(device: torch.device) -> bool:
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    return (device.index or 0) < count
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the GPU, or of the CPU with its count of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_model()}, {os.cpu_count()} cores"
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git_revision() -> str | None:
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    try:
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True
+        )
+        found = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
