@@ -86,6 +86,8 @@ def _untouched(learn: Learner) -> Iterator[None]:
                 vars(thing).clear()
                 vars(thing).update(attributes)
             learn.cbs = L(cbs)
+            for cb in cbs:
+                cb.learn = learn
             model.load_state_dict(weights)
             for module, training in modes:
                 module.training = training
@@ -104,13 +106,12 @@ def _untouched(learn: Learner) -> Iterator[None]:
 def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
     """LRMIN and LRMAX from the curve of a range test: lrs that grow, smoothed losses in nats.
 
-    LRMIN is where the loss has made half of its fall: below it little is learned. LRMAX is where,
-    past its lowest point, the loss is back at the height it began at: the largest lr at which the
-    steps still do as much good as harm to a network that has not been warmed up. The cycle comes
-    there after epochs of warm-up, so its peak can lie above the curve's lowest point, and trains
-    better there: on this network at batch 512 the rule gives peaks near the published 0.4, where
-    fastai's valley and slide give a tenth and less.
-    Source: the range test of Smith, arXiv:1506.01186, section 3.3; its reading is ours.
+    They are the two sides of the curve's valley at half its depth. At LRMIN the loss has made
+    half of its fall; below it little is learned. At LRMAX half of that fall is lost again: steps
+    do harm there to a network that comes straight from its random weights, as in the test, but
+    the cycle gets there after epochs of warm-up, and large rates in its middle are what it is
+    for. fastai's suggestions all lie on the falling side, below what trains this network best.
+    Source: the range test of Smith, arXiv:1506.01186, section 3.3; half the depth is our reading.
 
     Raises S11Error where the curve is too short, is not finite from the start, or never falls.
     """
@@ -123,13 +124,15 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             "needed; look at the data, or give --lr-min and --lr-max"
         )
     lrs, losses = lrs[:finite], losses[:finite]
-    start, lowest = float(np.median(losses[: finite // 10])), int(losses.argmin())
+    flat, lowest = finite // 10, int(losses.argmin())
+    start = float(np.median(losses[:flat]))
     fall = start - losses[lowest]
-    if fall < _SMALLEST_FALL * abs(start):
+    if lowest < flat or fall < _SMALLEST_FALL * abs(start):
         raise S11Error(
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
             "at; look at data and labels, or give --lr-min and --lr-max"
         )
-    half = int(np.argmax(losses <= start - fall / 2))
-    back = np.flatnonzero(losses[lowest:] >= start)
-    return float(lrs[half]), float(lrs[lowest + back[0]] if len(back) else lrs[-1])
+    below = losses <= start - fall / 2
+    risen = np.flatnonzero(~below[lowest:])
+    first, last = int(np.argmax(below)), lowest + risen[0] if len(risen) else -1
+    return float(lrs[first]), float(lrs[last])

@@ -43,8 +43,9 @@ def plot_lr_find(
     for lr, name, style in ((lr_min, "LRMIN", "--"), (lr_max, "LRMAX", "-")):
         axes.axvline(lr, color=ORANGE, ls=style, lw=2, label=f"{name} = {lr:.3g}")
     # The end of the test is a wall; what matters is the valley before it.
-    low, start = min(losses), losses[0]
-    axes.set_ylim(low - 0.1 * (start - low), start + 0.6 * (start - low))
+    low = int(np.argmin(losses))
+    height = max(losses[: low + 1]) - losses[low]
+    axes.set_ylim(losses[low] - 0.1 * height, losses[low] + 1.4 * height)
     axes.legend(fontsize=12)
     return figure
 
@@ -54,12 +55,14 @@ def plot_schedule(lrs: Sequence[float], steps_per_epoch: int) -> Figure:
     figure, axes = _figure("Learning rate of each step", "epoch", "learning rate")
     axes.plot(np.arange(len(lrs)) / steps_per_epoch, lrs, color=BLUE, lw=2.5)
     peak = int(np.argmax(lrs))
+    on_the_right = peak < len(lrs) / 2
     axes.annotate(
         f"{lrs[peak]:.3g} at epoch {peak / steps_per_epoch:g}",
         (peak / steps_per_epoch, lrs[peak]),
-        xytext=(10, -2),
+        xytext=(10 if on_the_right else -10, 0),
         textcoords="offset points",
-        va="top",
+        ha="left" if on_the_right else "right",
+        va="center",
         fontsize=12,
     )
     axes.set_ylim(bottom=0)
@@ -93,7 +96,7 @@ def plot_samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str])
     images: uint8 (N, 32, 32, 3), labels: (N,). The first five of each class are drawn.
     """
     rows = min(len(classes), 20)
-    figure = Figure(figsize=(5.6, 0.9 * rows + 0.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(5.4, 0.85 * rows + 0.1), dpi=150, layout="constrained")
     for axes_row, label in zip(figure.subplots(rows, 5, squeeze=False), range(rows), strict=True):
         chosen = images[np.flatnonzero(labels == label)[:5]]
         for axes in axes_row:
@@ -111,14 +114,12 @@ def plot_samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str])
 
 def plot_augmented(original: np.ndarray, draws: np.ndarray) -> Figure:
     """One image and what training shows of it: uint8 (32, 32, 3) and (16, 32, 32, 3)."""
-    figure = Figure(figsize=(8, 6.9), dpi=150, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 3.2])
-    axes = left.subplots()
-    axes.imshow(original)
-    axes.set_title("the image", fontsize=13)
-    axes.axis("off")
-    right.suptitle("16 draws of pad-crop, flip and Cutout", fontsize=13)
-    for axes, image in zip(right.subplots(4, 4).flat, draws, strict=True):
+    figure = Figure(figsize=(9, 6.4), dpi=150, layout="constrained")
+    figure.suptitle("One image and 16 draws of pad-crop, flip and Cutout", fontsize=16)
+    grid = figure.add_gridspec(4, 6)
+    panels = [grid[1:3, 0:2], *(grid[row, column] for row in range(4) for column in range(2, 6))]
+    for place, image in zip(panels, [original, *draws], strict=True):
+        axes = figure.add_subplot(place)
         axes.imshow(image)
         axes.axis("off")
     return figure

@@ -14,7 +14,7 @@ def triangular(
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186.
     """
     distance_from_peak = np.abs(np.asarray(iteration, dtype=np.float64) / step_size % 2 - 1)
-    return lr_max - (lr_max - lr_min) * distance_from_peak
+    return np.interp(distance_from_peak, [0.0, 1.0], [lr_max, lr_min])
 
 
 def linear_one_cycle(

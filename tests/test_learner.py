@@ -1,0 +1,175 @@
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from conftest import random_images
+from fastai.callback.core import Callback
+from fastai.interpret import ClassificationInterpretation
+
+from s11_fastai import S11ResNet, get_dls, s11_learner
+
+
+def small_learner(images, bs=16, width=2, **kwargs):
+    torch.manual_seed(0)
+    dls = get_dls(images, bs=bs, device="cpu")
+    return s11_learner(dls, S11ResNet(dls.c, width), **kwargs)
+
+
+class Steps(Callback):
+    """Keeps what the optimiser is told at each step."""
+
+    order = 80
+
+    def before_fit(self):
+        self.hypers = []
+
+    def before_step(self):
+        self.hypers.append(dict(self.opt.hypers[-1]))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """24 epochs of 98 steps, as in the assignment, on a tiny network that sees one image a step."""
+    images = random_images(np.random.default_rng(0), n_train=98, n_valid=3)
+    learn, steps = small_learner(images, bs=1, width=1), Steps()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(
+            24, 0.4, div=0.4 / 3e-4, div_final=0.4 / 3e-4, pct_start=5 / 24, cbs=steps
+        )
+    return learn, steps
+
+
+def test_the_fit_takes_2352_steps_that_meet_both_bounds(fitted):
+    lrs = np.array([h["lr"] for h in fitted[1].hypers])
+    assert len(lrs) == 2352
+    assert abs(lrs[0] - 3e-4) <= math.ulp(3e-4)
+    assert abs(lrs[490] - 0.4) <= math.ulp(0.4)
+    assert lrs.argmax() == 490
+    assert lrs.min() >= 3e-4 - math.ulp(3e-4)
+    slope = (0.4 - 3e-4) / (2352 - 490)
+    assert lrs[-1] - 3e-4 <= slope * (1 + 1e-9)
+
+
+def test_the_fits_ramps_are_straight(fitted):
+    lrs = np.array([h["lr"] for h in fitted[1].hypers])
+    up = 3e-4 + (0.4 - 3e-4) * np.arange(491) / 490
+    down = 3e-4 + (0.4 - 3e-4) * np.arange(2352 - 490, 0, -1) / (2352 - 490)
+    np.testing.assert_allclose(lrs[:491], up, rtol=1e-6)
+    np.testing.assert_allclose(lrs[490:], down, rtol=1e-6)
+
+
+def test_momentum_stays_the_optimisers_and_wd_is_everywhere(fitted):
+    learn, steps = fitted
+    assert {h["mom"] for h in steps.hypers} == {0.9}
+    assert {h["wd"] for h in steps.hypers} == {5e-4}
+    (group,) = learn.opt.opt.param_groups
+    assert isinstance(learn.opt.opt, torch.optim.SGD)
+    assert group["nesterov"]
+    assert len(group["params"]) == len(list(learn.model.parameters()))
+
+
+def test_plot_sched_draws_the_ramps(fitted):
+    matplotlib.use("Agg")
+    learn, steps = fitted
+    learn.recorder.plot_sched()
+    (line,) = matplotlib.pyplot.gcf().axes[0].get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), [h["lr"] for h in steps.hypers])
+    matplotlib.pyplot.close("all")
+
+
+def test_moms_give_momentum_the_same_shape(images):
+    learn, steps = small_learner(images), Steps()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(4, 0.1, pct_start=0.5, moms=(0.95, 0.85, 0.95), cbs=steps)
+    momenta = [h["mom"] for h in steps.hypers]
+    assert (momenta[0], min(momenta), momenta[6]) == (0.95, 0.85, 0.85)
+
+
+def test_nothing_in_the_package_chooses_a_backend():
+    from pathlib import Path
+
+    import s11_fastai
+
+    for file in Path(s11_fastai.__file__).parent.rglob("*.py"):
+        text = file.read_text()
+        assert "matplotlib.use" not in text
+        assert "pyplot" not in text
+
+
+def test_one_step_is_torchs_sgd_on_the_mean_nll(images):
+    learn = small_learner(images, bs=40)
+    torch.manual_seed(0)
+    bare = S11ResNet(3, 2).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(
+        bare.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    learn.dls.train.set_epoch(0)
+    x, y = learn.dls.train.one_batch()
+    loss = torch.nn.functional.nll_loss(
+        bare(x.as_subclass(torch.Tensor)), y.as_subclass(torch.Tensor)
+    )
+    loss.backward()
+    optimiser.step()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=0.1)
+    for (name, a), b in zip(
+        bare.state_dict().items(), learn.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_accuracy_and_loss_are_over_every_evaluated_image(images):
+    learn = small_learner(images, bs=10)  # 24 images: the last batch is short
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=0.05)
+    metrics = dict(zip(learn.recorder.metric_names[1:], learn.recorder.values[-1], strict=False))
+    learn.model.eval()
+    x = torch.cat([x for x, _ in learn.dls.valid]).as_subclass(torch.Tensor)
+    y = torch.from_numpy(images.valid.labels)
+    with torch.no_grad():
+        out = learn.model(x)
+    assert metrics["valid_accuracy"] == (out.argmax(1) == y).sum().item() / 24
+    loss = torch.nn.functional.nll_loss(out, y).item()
+    assert metrics["valid_loss"] == pytest.approx(loss, rel=1e-5)
+    assert list(metrics) == ["train_loss", "train_accuracy", "valid_loss", "valid_accuracy"]
+
+
+def test_fastais_interpretation_knows_the_loss(images):
+    learn = small_learner(images)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=0.05)
+        probabilities, _, classes = learn.get_preds(with_decoded=True)
+        found = ClassificationInterpretation.from_learner(learn)
+        assert found.confusion_matrix().sum() == 24
+        assert learn.predict(0)[0] in images.classes
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(24))
+    assert torch.equal(classes, probabilities.argmax(1))
+
+
+def test_weights_and_batches_are_channels_last(images):
+    learn = small_learner(images)
+
+    class Look(Callback):
+        def before_batch(self):
+            assert self.xb[0].is_contiguous(memory_format=torch.channels_last)
+            assert self.model.layer3[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=0.01, cbs=Look())
+
+
+def test_each_epoch_shows_other_batches(images):
+    learn, seen = small_learner(images, bs=40), []
+
+    class Keep(Callback):
+        def before_batch(self):
+            if self.training:
+                seen.append(self.x.clone())
+
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, lr=0.01, cbs=Keep())
+        learn.fit(1, lr=0.01, cbs=Keep())
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])

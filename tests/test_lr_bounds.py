@@ -1,0 +1,144 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_images
+from fastai.callback.core import Callback
+from test_learner import small_learner
+
+from s11_fastai import find_lr_bounds
+from s11_fastai.errors import S11Error
+from s11_fastai.lr_bounds import bounds_of, choose_lr_bounds
+
+LRS = np.geomspace(1e-7, 10, 97)
+
+
+def curve(lr_min=1e-3, lr_low=1e-2, lr_max=0.1, start=3.0, low=2.0):
+    """Flat at `start`, `low` at `lr_low`, and half-way between at `lr_min` and `lr_max`."""
+    half = (start + low) / 2
+    knots = np.log([1e-7, lr_min / 10, lr_min, lr_low, lr_max, 10])
+    return np.interp(np.log(LRS), knots, [start, start, half, low, half, 4 * start])
+
+
+def test_the_rule_takes_the_valleys_sides_at_half_its_depth():
+    lr_min, lr_max = bounds_of(LRS, curve(lr_min=1e-3, lr_max=0.1))
+    step = LRS[1] / LRS[0]
+    assert 1e-3 / step <= lr_min <= 1e-3 * step**2
+    assert 0.1 / step <= lr_max <= 0.1 * step**2
+    wider = bounds_of(LRS, curve(lr_min=3e-4, lr_max=0.5))
+    assert wider[0] < lr_min
+    assert wider[1] > lr_max
+
+
+def test_divergence_at_the_end_is_no_error():
+    losses = curve()
+    losses[-5:] = np.nan
+    assert bounds_of(LRS, losses) == bounds_of(LRS, curve())
+
+
+def test_a_curve_that_ends_before_it_is_back_ends_the_range():
+    losses = curve()
+    end = int(losses.argmin()) + 2
+    assert bounds_of(LRS[:end], losses[:end])[1] == LRS[end - 1]
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        (np.full(97, np.nan), "not finite"),
+        (np.full(97, np.inf), "not finite"),
+        (np.full(97, 2.3), "never fell"),
+        (np.linspace(2, 9, 97), "never fell"),
+        (curve()[:10], "20 are needed"),
+        ([], "20 are needed"),
+    ],
+)
+def test_a_curve_that_gives_no_bounds(losses, says):
+    with pytest.raises(S11Error, match=says) as error:
+        bounds_of(LRS[: len(losses)], losses)
+    assert "--lr-min" in str(error.value)
+
+
+def state(learn) -> list:
+    """Everything that training depends on, as something that compares."""
+    optimiser = learn.opt.state_dict() if learn.opt else {}
+    momenta = [s["momentum_buffer"] for s in optimiser.get("state", {}).values()]
+    return [
+        [t.tolist() for t in (*learn.model.state_dict().values(), *momenta)],
+        [(type(cb), cb.learn is learn) for cb in learn.cbs],
+        learn.path,
+        [m.training for m in learn.model.modules()],
+        [(dl.epoch, dl.rng.getstate()) for dl in learn.dls.loaders],
+        random.getstate(),
+        [str(part) for part in np.random.get_state()],
+        torch.get_rng_state().tolist(),
+        [p.grad is None for p in learn.model.parameters()],
+        getattr(learn.recorder, "lrs", None),
+    ]
+
+
+def fit(learn):
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(2, 0.05)
+
+
+def test_it_leaves_no_trace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = random_images(np.random.default_rng(0))
+    learn = small_learner(images)
+    for trained in (False, True):
+        if trained:
+            fit(learn)
+        before = state(learn)
+        bounds = find_lr_bounds(learn)
+        assert state(learn) == before
+        assert len(bounds.lrs) == len(bounds.losses) > 20
+        assert bounds.lr_min < bounds.lr_max
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_is_the_same_to_the_bit_with_and_without_it(images):
+    with_it, without = small_learner(images), small_learner(images)
+    find_lr_bounds(with_it)
+    fit(with_it)
+    fit(without)
+    assert state(with_it)[0] == state(without)[0]
+
+
+def test_it_leaves_no_trace_when_it_fails(images):
+    learn = small_learner(images)
+    before = state(learn)
+
+    class Fails(Callback):
+        def before_step(self):
+            if self.train_iter == 7:
+                raise RuntimeError("out of memory")
+
+    with learn.added_cbs(Fails()), pytest.raises(RuntimeError, match="out of memory"):
+        find_lr_bounds(learn)
+    assert state(learn) == before
+
+
+def test_nan_in_a_real_test_is_a_clear_error_without_a_trace(images):
+    learn = small_learner(images)
+    learn.model.fc.weight.data[:] = torch.nan
+    with pytest.raises(S11Error, match="not finite"):
+        find_lr_bounds(learn)
+    assert torch.isnan(learn.model.fc.weight).all()
+
+
+def test_too_few_steps_in_a_real_test(images):
+    with pytest.raises(S11Error, match="20 are needed"):
+        find_lr_bounds(small_learner(images), num_it=10)
+
+
+def test_given_bounds_skip_the_test(images):
+    learn = small_learner(images)
+    learn.lr_find = lambda **_: pytest.fail("the range test ran")
+    bounds = choose_lr_bounds(learn, 0.01, 0.1)
+    assert (bounds.lr_min, bounds.lr_max, bounds.lrs) == (0.01, 0.1, ())
+    del learn.lr_find
+    assert choose_lr_bounds(learn, None, 5.0).lr_max == 5.0
+    with pytest.raises(S11Error, match="give both"):
+        choose_lr_bounds(learn, None, 1e-9)

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from s11_fastai import S11ResNet
+from s11_fastai.model import Residual
+
+
+def parameters(module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameters_are_the_assignments():
+    model = S11ResNet()
+    assert parameters(model) == 6_574_090
+    table = {name: parameters(child) for name, child in model.named_children()}
+    assert table == {
+        "prep": 1_920,
+        "layer1": 369_536,
+        "layer2": 295_680,
+        "layer3": 5_901_824,
+        "pool": 0,
+        "fc": 5_130,
+    }
+
+
+def test_children_come_in_the_assignments_order():
+    names = [type(m).__name__ for m in S11ResNet(width=2).layer1]
+    assert names == ["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU", "Residual"]
+    assert [type(m).__name__ for m in S11ResNet(width=2).layer2] == names[:4]
+
+
+def test_residual_adds_its_input_once():
+    block = Residual(4)
+    for parameter in block.branch.parameters():
+        torch.nn.init.zeros_(parameter)
+    x = torch.randn(2, 4, 8, 8)
+    assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize("n_classes", [1, 3, 10, 100])
+def test_forward_gives_log_probabilities(n_classes):
+    model = S11ResNet(n_classes, width=2)
+    x = torch.randn(4, 3, 32, 32)
+    out = model(x)
+    assert out.shape == (4, n_classes)
+    torch.testing.assert_close(out.exp().sum(1), torch.ones(4))
+    assert torch.equal(model.eval()(x), F.log_softmax(model.logits(x), dim=-1))
