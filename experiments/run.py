@@ -23,14 +23,8 @@ DEMO = {"data": "digits", "width": 16, "bs": 64}
 
 def main(argv: list[str] | None = None) -> S11Learner:
     """Run the experiment that the flags describe and return its Learner."""
-    parser = flags()
-    args = parser.parse_args(argv)
-    for name, value in (DEMO if args.demo else FULL).items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
-    with plain_errors(parser.prog):
-        check(args)
-        return experiment(args)
+    with plain_errors("run.py"):
+        return experiment(parse(argv))
 
 
 def experiment(args: argparse.Namespace) -> S11Learner:
@@ -86,67 +80,59 @@ def experiment(args: argparse.Namespace) -> S11Learner:
     return learn
 
 
-def flags() -> Parser:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The flags; raises S11Error for values that make no run, before anything is loaded."""
     parser = Parser(
         prog="run.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--demo", action="store_true", help="short for --data digits --width 16 --bs 64")
-    add(
-        "--data",
-        help="a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10, fetched once)",
-    )
+    add("--data", help="a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10)")
     add("--epochs", type=int, default=24, help="passes over the training images (default 24)")
     add("--bs", type=int, help="images a batch (default 512)")
     add("--width", type=int, help="channels of the first layer (default 64: 6,574,090 parameters)")
     add("--seed", type=int, default=0, help="of weights, order and augmentation (default 0)")
-    add(
-        "--lr-min",
-        type=float,
-        help="where the cycle begins and ends (default: from the range test)",
-    )
-    add("--lr-max", type=float, help="the cycle's peak (default: from the range test)")
-    add(
-        "--peak-epoch",
-        type=int,
-        default=5,
-        help="the epoch after which the peak is reached (default 5)",
-    )
+    add("--lr-min", type=float, help="lr at both ends of the cycle (default: from the range test)")
+    add("--lr-max", type=float, help="lr at the peak (default: from the range test)")
+    add("--peak-epoch", type=int, default=5, help="the peak comes after this epoch (default 5)")
     add("--momentum", type=float, default=0.9, help="Nesterov momentum of SGD (default 0.9)")
     add("--wd", type=float, default=5e-4, help="weight decay of every parameter (default 0.0005)")
-    add(
-        "--holdout",
-        type=int,
-        default=0,
-        metavar="N",
-        help="evaluate N training images and no test image",
-    )
+    add("--holdout", type=int, default=0, metavar="N", help="evaluate N held-out training images")
     add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
     add("--out", type=Path, help="a new folder for the run (default runs/<date>-<time>-<data>)")
-    return parser
+    args = parser.parse_args(argv)
+    for name, value in (DEMO if args.demo else FULL).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    check(args)
+    return args
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise S11Error for values that make no run, before anything is loaded."""
-    lowest = {"bs": 1, "width": 1, "seed": 0, "holdout": 0, "peak_epoch": 1}
-    for name, low in lowest.items():
-        if getattr(args, name) < low:
-            raise S11Error(f"--{name.replace('_', '-')} must be {low} or more")
+    """Raise S11Error for values that make no run."""
+    at_least = {"bs": 1, "width": 1, "seed": 0, "holdout": 0, "peak_epoch": 1}
+    for name, least in at_least.items():
+        if getattr(args, name) < least:
+            raise S11Error(f"{flag(name)} must be {least} or more")
+    for name in ("lr_min", "lr_max"):
+        lr = getattr(args, name)
+        if lr is not None and not 0 < lr < math.inf:
+            raise S11Error(f"{flag(name)} must be a number above 0")
+    if args.lr_min and args.lr_max and args.lr_min >= args.lr_max:
+        raise S11Error(f"--lr-min {args.lr_min:g} must be below --lr-max {args.lr_max:g}")
     if args.epochs <= args.peak_epoch:
         raise S11Error(
             f"--epochs {args.epochs} must be above --peak-epoch {args.peak_epoch}: "
             "give more epochs or an earlier peak"
         )
-    for name in ("lr_min", "lr_max"):
-        lr = getattr(args, name)
-        if lr is not None and not 0 < lr < math.inf:
-            raise S11Error(f"--{name.replace('_', '-')} must be a number above 0")
-    if args.lr_min and args.lr_max and args.lr_min >= args.lr_max:
-        raise S11Error(f"--lr-min {args.lr_min:g} must be below --lr-max {args.lr_max:g}")
     if not 0 < args.momentum < 1:
         raise S11Error("--momentum must lie between 0 and 1")
     if not 0 <= args.wd < math.inf:
         raise S11Error("--wd must be 0 or more")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def settings(args: argparse.Namespace) -> dict:

@@ -19,13 +19,12 @@ class EpochTable(Callback):
     def __init__(self, run: RunFolder, evaluated_on: str) -> None:
         names = ("train loss", "train acc", f"{evaluated_on} loss", f"{evaluated_on} acc")
         self.run, self.names = run, ("epoch", *names, "lr", "seconds")
-        self.widths = [max(len(name), 8) for name in self.names]
-
-    def before_fit(self) -> None:
-        self._say(self.names)
+        self.widths = [len("epoch"), *(max(len(name), 8) for name in self.names[1:])]
 
     def after_epoch(self) -> None:
         row = self.run.history[-1]
+        if row.epoch == 1:
+            self._say(self.names)
         values = (
             str(row.epoch),
             f"{row.train_loss:.4f}",

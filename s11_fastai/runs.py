@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -166,12 +167,15 @@ def check_free(path: Path | None) -> None:
     """Raise S11Error where a run cannot begin in `path` without touching what lies there."""
     if path is None:
         return
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if path.exists() and not path.is_dir():
         raise S11Error(f"--out {path} is a file: choose the name of a new folder")
     if (path / "config.json").exists():
         raise S11Error(f"--out {path} holds a run, which is kept: choose another folder")
     if path.exists() and any(path.iterdir()):
         raise S11Error(f"--out {path} is not empty: choose a new or empty folder")
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise S11Error(f"--out {path} cannot be made in {existing}: choose another place")
 
 
 def _csv(row: type, rows: Sequence[NamedTuple]) -> str:
