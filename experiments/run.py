@@ -38,11 +38,13 @@ def experiment(args: argparse.Namespace) -> S11Learner:
     from s11_fastai.environment import environment, pick_device
     from s11_fastai.figures import draw_figures
     from s11_fastai.lr_bounds import RANGE_TEST_STEPS, choose_lr_bounds
+    from s11_fastai.record import RecordRun
     from s11_fastai.report import write_report
-    from s11_fastai.runs import RecordRun, RunFolder, check_free, default_path
+    from s11_fastai.runs import RunFolder, check_free, default_path
 
     device = pick_device(args.device)
-    check_free(args.out)
+    out = args.out or default_path(args.data)
+    check_free(out)
     images = load_images(args.data)
     if args.holdout:
         images = images.hold_out(args.holdout)
@@ -55,12 +57,13 @@ def experiment(args: argparse.Namespace) -> S11Learner:
     env = environment(device) | {"data_fingerprint": images.fingerprint}
     say(f"{learn.describe()}, {steps:,} steps of {args.bs} images on {env['device_name']}")
 
-    estimate = TimeEstimate(steps, args.epochs * len(dls.valid), device)
+    to_find = 0 if args.lr_min and args.lr_max else RANGE_TEST_STEPS
+    estimate = TimeEstimate(steps + to_find, args.epochs * len(dls.valid), device)
     with learn.added_cbs([StepBar("range test", RANGE_TEST_STEPS), estimate]):
         bounds = choose_lr_bounds(learn, args.lr_min, args.lr_max)
     say(f"lr from {bounds.lr_min:.3g} up to {bounds.lr_max:.3g} and back")
 
-    run = RunFolder.create(args.out or default_path(images.name), settings(args), env)
+    run = RunFolder.create(out, settings(args), env)
     run.write_bounds(bounds)
     ratio = bounds.lr_max / bounds.lr_min
     record, table = RecordRun(run), EpochTable(run, images.evaluated_on)
@@ -125,6 +128,8 @@ def check(args: argparse.Namespace) -> None:
             f"--epochs {args.epochs} must be above --peak-epoch {args.peak_epoch}: "
             "give more epochs or an earlier peak"
         )
+    if args.seed >= 2**63:
+        raise S11Error("--seed must be below 2**63")
     if not 0 < args.momentum < 1:
         raise S11Error("--momentum must lie between 0 and 1")
     if not 0 <= args.wd < math.inf:

@@ -1,10 +1,20 @@
 """The one exception whose message is meant for a person, and how a script shows it."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
+
+_OTHER_PLACE = "mend the permissions or choose another place"
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another place",
+    errno.EDQUOT: "free some space or choose another place",
+    errno.EACCES: _OTHER_PLACE,
+    errno.EPERM: _OTHER_PLACE,
+    errno.EROFS: _OTHER_PLACE,
+}
 
 
 class S11Error(Exception):
@@ -27,8 +37,8 @@ def plain_errors(prog: str) -> Iterator[None]:
         _leave(prog, str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        why = error.strerror or error
-        _leave(prog, f"{where}{why}; free some space, mend the permissions or choose another place")
+        remedy = _REMEDIES.get(error.errno, "look at the path and try again")
+        _leave(prog, f"{where}{error.strerror or error}; {remedy}")
 
 
 def _leave(prog: str, message: str) -> NoReturn:

@@ -24,8 +24,8 @@ _SMALLEST_FALL = 0.02
 class LRBounds:
     """Where the cycle begins and ends (`lr_min`), its peak (`lr_max`), and the range test's curve.
 
-    `lrs` and `losses` have one value for each step of the test; they are empty where the bounds
-    were given by hand.
+    `lrs` and `losses` have one value for each step of the test while the loss was finite; they
+    are empty where the bounds were given by hand.
     """
 
     lr_min: float
@@ -62,7 +62,8 @@ def find_lr_bounds(learn: Learner, num_it: int = RANGE_TEST_STEPS) -> LRBounds:
             for values in (learn.recorder.lrs, learn.recorder.losses)
         )
     lr_min, lr_max = bounds_of(lrs, losses)
-    return LRBounds(lr_min, lr_max, lrs, losses)
+    n = _finite(losses)
+    return LRBounds(lr_min, lr_max, lrs[:n], losses[:n])
 
 
 @contextmanager
@@ -116,7 +117,7 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
     Raises S11Error where the curve is too short, is not finite from the start, or never falls.
     """
     lrs, losses = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
-    finite = len(losses) if np.isfinite(losses).all() else int(np.argmin(np.isfinite(losses)))
+    finite = _finite(losses)
     if finite < _FEWEST_STEPS:
         why = "the loss was not finite any more" if finite < len(losses) else "the test was over"
         raise S11Error(
@@ -134,5 +135,15 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
         )
     below = losses <= start - fall / 2
     risen = np.flatnonzero(~below[lowest:])
-    first, last = int(np.argmax(below)), lowest + risen[0] if len(risen) else -1
+    first, last = int(np.argmax(below)), lowest + risen[0] if len(risen) else finite - 1
+    if first >= last:
+        raise S11Error(
+            "the range test gives no bounds: the loss had only begun to fall when it ended, at lr "
+            f"{lrs[-1]:.3g}; give --lr-min and --lr-max"
+        )
     return float(lrs[first]), float(lrs[last])
+
+
+def _finite(losses: Sequence[float]) -> int:
+    """How many losses come before the first that is NaN or infinite."""
+    return len(losses) if np.isfinite(losses).all() else int(np.argmin(np.isfinite(losses)))

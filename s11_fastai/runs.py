@@ -5,15 +5,14 @@ import io
 import json
 import os
 import re
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from fastai.callback.core import Callback
 from matplotlib.figure import Figure
 from safetensors.torch import save
 
@@ -58,8 +57,13 @@ class RunFolder:
         """Begin a run in a new or empty folder; raises S11Error where something lies in it."""
         check_free(path)
         run = cls(path)
-        run.write_json("config.json", config)
-        run.write_json("env.json", env)
+        try:
+            run.write_json("config.json", config)
+            run.write_json("env.json", env)
+        except OSError:
+            with suppress(OSError):
+                path.rmdir()  # where it is empty still
+            raise
         return run
 
     @property
@@ -118,55 +122,15 @@ class RunFolder:
         write_atomically(self.path / "steps.csv", _csv(StepRow, self.steps))
 
 
-class RecordRun(Callback):
-    """Writes each epoch into the run folder as soon as it is over."""
-
-    order = 55  # after fastai's Recorder, whose metrics it takes
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-
-    def before_epoch(self) -> None:
-        self.started, self.batches = time.perf_counter(), []
-
-    def after_batch(self) -> None:
-        if self.training:
-            hypers = self.opt.hypers[-1]
-            # The loss stays on the device until the epoch's end.
-            self.batches.append(
-                (hypers["lr"], hypers["mom"], self.learn.loss.detach(), len(self.y))
-            )
-
-    def after_epoch(self) -> None:
-        metrics = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1], strict=False))
-        lrs, momenta, losses, sizes = zip(*self.batches, strict=True)
-        losses = torch.stack(losses).tolist()
-        row = EpochRow(
-            epoch=self.epoch + 1,
-            train_loss=sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / sum(sizes),
-            train_accuracy=metrics["train_accuracy"],
-            valid_loss=metrics["valid_loss"],
-            valid_accuracy=metrics["valid_accuracy"],
-            lr=lrs[-1],
-            seconds=time.perf_counter() - self.started,
-        )
-        first = len(self.run.steps)
-        steps = [
-            StepRow(first + i, *v) for i, v in enumerate(zip(lrs, momenta, losses, strict=True))
-        ]
-        self.run.add_epoch(row, steps, self.model)
-
-
-def default_path(data_name: str) -> Path:
-    """`runs/<date>-<time>-<data>`, in local time."""
-    slug = re.sub(r"[^a-z0-9]+", "-", data_name.lower().split(",")[0]).strip("-") or "data"
+def default_path(data: str | None) -> Path:
+    """`runs/<date>-<time>-<data>`, in local time; `data` is the flag's value."""
+    name = Path(data or "cifar10").name.split(".")[0].lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "data"
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{slug}"
 
 
-def check_free(path: Path | None) -> None:
+def check_free(path: Path) -> None:
     """Raise S11Error where a run cannot begin in `path` without touching what lies there."""
-    if path is None:
-        return
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if path.exists() and not path.is_dir():
         raise S11Error(f"--out {path} is a file: choose the name of a new folder")

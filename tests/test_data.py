@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from fastai.vision.core import TensorImage
 from s11_fastai import get_dls
 from s11_fastai.augment import albumentations_default, cutout, draw, pad_crop_flip
 from s11_fastai.data import channel_stats
+from s11_fastai.errors import S11Error
+from s11_fastai.sources import Part
 
 
 def batches(dl, epoch=0):
@@ -53,17 +57,21 @@ def test_evaluated_images_are_neither_shuffled_nor_augmented(images):
 
 
 def test_98_batches_at_512_and_none_dropped(rng):
+    """Each image is told by its first pixels, which no augmentation touches here."""
     many = random_images(rng, n_train=50_000)
+    numbers = np.arange(50_000)
+    many.train.images[:, 0, 0, 0], many.train.images[:, 0, 0, 1] = numbers % 256, numbers // 256
     dls = get_dls(many, device="cpu", augment=None)
     assert len(dls.train) == 98
-    seen = np.zeros(50_000, int)
-    sizes = []
-    for _, y in dls.train:
-        sizes.append(len(y))
-    order = dls.train.shuffle_fn(list(range(50_000)))
-    np.add.at(seen, order, 1)
+    mean, std = (np.array(s)[:2] for s in channel_stats(many.train.images))
+    sizes, seen = [], []
+    for x, _ in dls.train:
+        low, high = np.rint((x[:, :2, 0, 0].numpy() * std + mean) * 255).astype(int).T
+        sizes.append(len(x))
+        seen += (low + 256 * high).tolist()
     assert sizes == [512] * 97 + [336]
-    assert (seen == 1).all()
+    assert sorted(seen) == numbers.tolist()
+    assert seen != sorted(seen)
 
 
 @pytest.mark.parametrize("augment", ["default", "albumentations"])
@@ -130,3 +138,11 @@ def test_holding_out_is_stratified_and_shows_no_test_image(rng):
     both = {i.tobytes() for part in (held.train, held.valid) for i in part.images}
     assert both == rows
     np.testing.assert_array_equal(held.valid.images, whole.hold_out(30).valid.images)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 9])
+def test_holding_out_leaves_every_class_on_both_sides_or_refuses(rng, n):
+    whole = random_images(rng, n_train=10, classes=("ant", "bee"))
+    few = replace(whole, train=Part(whole.train.images, np.array([0] * 9 + [1])))
+    with pytest.raises(S11Error, match="hold"):
+        few.hold_out(n)

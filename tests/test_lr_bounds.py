@@ -43,6 +43,13 @@ def test_a_curve_that_ends_before_it_is_back_ends_the_range():
     assert bounds_of(LRS[:end], losses[:end])[1] == LRS[end - 1]
 
 
+def test_a_curve_that_has_only_begun_to_fall_gives_no_bounds():
+    losses = np.full(97, 3.0)
+    losses[-1] = 2.0
+    with pytest.raises(S11Error, match="only begun to fall"):
+        bounds_of(LRS, losses)
+
+
 @pytest.mark.parametrize(
     ("losses", "says"),
     [
@@ -126,6 +133,16 @@ def test_nan_in_a_real_test_is_a_clear_error_without_a_trace(images):
     with pytest.raises(S11Error, match="not finite"):
         find_lr_bounds(learn)
     assert torch.isnan(learn.model.fc.weight).all()
+
+
+def test_what_is_kept_of_the_curve_ends_before_nan(images):
+    learn = small_learner(images)
+    learn.lr_find = lambda **_: learn.recorder.__dict__.update(
+        lrs=LRS.tolist(), losses=[*curve()[:-5], *[np.nan] * 5]
+    )
+    bounds = find_lr_bounds(learn)
+    assert len(bounds.losses) == len(bounds.lrs) == len(LRS) - 5
+    assert np.isfinite(bounds.losses).all()
 
 
 def test_too_few_steps_in_a_real_test(images):

@@ -38,6 +38,11 @@ def test_residual_adds_its_input_once():
     assert torch.equal(block(x), x)
 
 
+@pytest.mark.parametrize(("width", "count"), [(1, 2_068), (16, 413_194), (32, 1_646_474)])
+def test_width_scales_every_layer(width, count):
+    assert parameters(S11ResNet(width=width)) == count
+
+
 @pytest.mark.parametrize("n_classes", [1, 3, 10, 100])
 def test_forward_gives_log_probabilities(n_classes):
     model = S11ResNet(n_classes, width=2)

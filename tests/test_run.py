@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -22,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from s11_fastai import linear_one_cycle, load_images
+from s11_fastai.plots import plot_history, plot_lr_find, plot_samples
 from s11_fastai.runs import EpochRow, RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -141,6 +143,36 @@ def test_the_best_epochs_weights_are_kept_and_of_equals_the_earliest(tmp_path):
         folder.add_epoch(EpochRow(epoch, 0, 0, 0, accuracy, 0, 0), [], model)
     assert folder.best.epoch == 2
     assert load_file(tmp_path / "best.safetensors")["weight"].item() == 2
+
+
+def test_each_epoch_is_on_disk_when_it_is_over(pets, tmp_path, monkeypatch):
+    add_epoch = RunFolder.add_epoch
+
+    def stop_in_epoch_3(self, row, steps, model):
+        if row.epoch == 3:
+            raise KeyboardInterrupt
+        add_epoch(self, row, steps, model)
+
+    monkeypatch.setattr(RunFolder, "add_epoch", stop_in_epoch_3)
+    with pytest.raises(KeyboardInterrupt):
+        run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL, *BOUNDS])
+    assert [row["epoch"] for row in rows(tmp_path / "r/history.csv")] == [1, 2]
+    assert len(rows(tmp_path / "r/steps.csv")) == 8
+
+
+def test_pictures_say_what_they_show():
+    curve = plot_lr_find([1e-3, 1e-2, 0.1, 1], [3, 2, 2.5, 9], 2e-3, 0.05).axes[0]
+    assert [t.get_text() for t in curve.get_legend().get_texts()] == [
+        "LRMIN = 0.002",
+        "LRMAX = 0.05",
+    ]
+    assert [line.get_xdata()[0] for line in curve.get_lines()[1:]] == [2e-3, 0.05]
+    for quantity, unit in (("loss", "loss, nats"), ("accuracy", "accuracy, %")):
+        axes = plot_history([0.1, 0.2], [0.3, 0.4], "held-out", quantity).axes[0]
+        assert axes.get_legend().get_texts()[1].get_text().startswith("held-out")
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", unit)
+    samples = plot_samples(np.zeros((9, 32, 32, 3), np.uint8), np.arange(9) % 3, ["a", "b", "$c"])
+    assert [axes.get_ylabel() for axes in samples.axes[::5]] == ["a", "b", r"\$c"]
 
 
 def test_pictures_open_and_are_large_enough_for_half_size(finished):
@@ -326,7 +358,54 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(pets, tmp_path, capsys,
     monkeypatch.setattr(os, "fsync", full)
     said = refused(["--data", pets, "--out", tmp_path / "r", *SMALL, *BOUNDS], capsys)
     assert "No space left" in said
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(pets: Path, tmp_path: Path, how: str) -> Path:
+    """A copy of the folder, or an archive of it, with one thing wrong."""
+    bad = shutil.copytree(pets, tmp_path / "bad")
+    if how == "no test":
+        shutil.rmtree(bad / "test")
+    elif how == "empty class":
+        (bad / "train/eel").mkdir()
+        (bad / "test/eel").mkdir()
+    elif how == "other classes":
+        (bad / "test/dog").rename(bad / "test/fox")
+    elif how == "no image":
+        (bad / "test/dog/0000.png").write_bytes(b"nothing")
+    elif how == "other size":
+        Image.new("RGB", (28, 28)).save(bad / "test/dog/0000.png")
+    elif how == "cut short":
+        packed = Path(shutil.make_archive(str(tmp_path / "cut"), "gztar", bad))
+        packed.write_bytes(packed.read_bytes()[:-100])
+        return packed
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("no test", "no test/"),
+        ("empty class", "train/eel"),
+        ("other classes", "dog, fox"),
+        ("no image", "test/dog/0000.png"),
+        ("other size", "28x28"),
+        ("cut short", "cut short"),
+    ],
+)
+def test_bad_data_is_one_line_and_begins_no_run(pets, tmp_path, capsys, how, says):
+    bad = spoil(pets, tmp_path, how)
+    assert says in refused(["--data", bad, "--out", tmp_path / "r", *SMALL], capsys)
+    assert not (tmp_path / "r").exists()
+
+
+def test_no_network_and_no_copy_is_one_line(tmp_path, capsys, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    assert "--data digits" in refused(["--out", tmp_path / "r", *SMALL], capsys)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Where images come from: a path or a name in, an ImageSet out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from s11_fastai.errors import S11Error
@@ -15,7 +16,7 @@ __all__ = ["ImageSet", "Part", "load_images"]
 
 # Copies of CIFAR-10 that are known by their pixels.
 _KNOWN = {
-    "f4933fed7946": "CIFAR-10, JPEG q75 copy",
+    "f4933fed79460c2f4fb1a720c7accb12ae74d341c85f86d2da2fdc0db151d78a": "CIFAR-10, JPEG q75 copy",
 }
 
 
@@ -30,40 +31,37 @@ def load_images(data: str | Path | None = None) -> ImageSet:
     """
     if data == "digits":
         return load_digits()
-    path = Path(data).expanduser() if data else _cifar10()
-    if path.is_dir():
+    path = _cifar10() if data is None else Path(data).expanduser()
+    if path.is_dir() and str(data):
         tree = folder_tree(path)
-        return cached(_cache_folder(), folder_key(tree), lambda: _decode(tree, path))
-    if path.is_file():
-        return cached(_cache_folder(), archive_key(path), lambda: _decode(archive_tree(path), path))
-    raise S11Error(f"{path} does not exist: give a folder, .tar, .tgz or .tar.gz, or 'digits'")
+        key, decode = folder_key(tree, path), lambda: _decode(tree, path)
+    elif path.is_file():
+        key, decode = archive_key(path), lambda: _decode(archive_tree(path), path)
+    else:
+        raise S11Error(f"{data!r} does not exist: give a folder, .tar, .tgz, .tar.gz or 'digits'")
+    images = cached(_fastai_path("data") / "s11-cache", key, decode)
+    name = _KNOWN.get(images.fingerprint) or images.name or path.resolve().name.split(".")[0]
+    return replace(images, name=name)
 
 
 def _decode(tree: Tree, path: Path) -> ImageSet:
+    """The images of a tree, with a name only where they are the published ones."""
     for top in ["", *sorted(f for f in tree.folders if "/" not in f)]:
         inner = tree.below(top)
         if is_batches_folder(inner):
             classes, train, test, published = read_batches(inner, path)
-            name = "CIFAR-10" if published else _stem(path)
+            name = "CIFAR-10" if published else ""
         elif is_image_folder(inner):
             classes, train, test = read_image_folder(inner, path)
-            name = _stem(path)
+            name = ""
         else:
             continue
         mark = fingerprint(classes, train, test)
-        return ImageSet(_KNOWN.get(mark, name), classes, train, test, mark)
+        return ImageSet(name, classes, train, test, mark)
     raise S11Error(
         f"{path} holds neither CIFAR-10's batches nor train/ and test/ with a folder for each "
         "class: give the folder that has them at its top"
     )
-
-
-def _stem(path: Path) -> str:
-    return path.resolve().name.split(".")[0]
-
-
-def _cache_folder() -> Path:
-    return _fastai_path("data") / "s11-cache"
 
 
 def _cifar10() -> Path:

@@ -58,12 +58,15 @@ def folder_tree(top: Path) -> Tree:
     return Tree(files, frozenset(folders))
 
 
-def folder_key(tree: Tree) -> str:
-    """SHA-256 of every file's name, size and time of change: what a cache of the folder goes by."""
-    digest = hashlib.sha256()
+def folder_key(tree: Tree, where: Path) -> str:
+    """SHA-256 of the folder's place and of its files' names, sizes and times of change."""
+    digest = hashlib.sha256(os.fsencode(where.resolve()))
+    for folder in sorted(tree.folders):
+        digest.update(b"\n" + os.fsencode(folder))
     for name, file in sorted(tree.files.items()):
         status = os.stat(file)
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(b"\n" + os.fsencode(name))
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -97,7 +100,7 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
                         stream.admit(member.size)
                         files[name] = tar.extractfile(member).read()
             stream.drain()
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, zlib.error) as error:
         raise _damaged(path, error) from error
     folders.update(p.as_posix() for name in files for p in PurePosixPath(name).parents)
     return Tree(files, frozenset(folders - {"."}))
@@ -105,10 +108,12 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
 
 def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:
     name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts or "\\" in member.name or ":" in member.name:
+    drive = member.name[1:2] == ":"
+    if name.is_absolute() or drive or ".." in name.parts or "\\" in member.name:
         raise S11Error(f"{archive}: the member {member.name!r} leads out of its folder; not read")
-    if not (member.isreg() or member.isdir()):
-        raise S11Error(f"{archive}: the member {member.name!r} is a link or a device; not read")
+    # A sparse file claims more bytes than the archive holds.
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        raise S11Error(f"{archive}: the member {member.name!r} is no plain file; not read")
     return name.as_posix()
 
 
@@ -119,7 +124,7 @@ def _hidden(name: str) -> bool:
 def _damaged(archive: Path, error: object) -> S11Error:
     return S11Error(
         f"{archive} is cut short, damaged or no tar archive ({error}): "
-        "fetch it again, or give a folder, .tar, .tgz or .tar.gz"
+        "delete it and fetch it again, or give a folder, .tar, .tgz or .tar.gz"
     )
 
 

@@ -1,8 +1,6 @@
 """The published CIFAR-10 archive, fetched once and checked whole before anything reads it."""
 
 import hashlib
-import os
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -11,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from s11_fastai.errors import S11Error
+from s11_fastai.files import whole_file
 
 # What torchvision.datasets.CIFAR10 names.
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -25,25 +24,19 @@ def download(target: Path, url: str = URL, md5: str = MD5, timeout: float = 30.0
     `timeout` is in seconds of silence. Raises S11Error without a network, after a time-out, and
     for an archive that is not the one that was asked for.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     digest, size = hashlib.md5(usedforsecurity=False), 0
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for chunk in _chunks(url, timeout):
-                digest.update(chunk)
-                size += len(chunk)
-                if size > _MAX_BYTES:
-                    raise S11Error(f"{url} gives more than the published archive holds; not kept")
-                file.write(chunk)
+    with whole_file(target) as file:
+        for chunk in _chunks(url, timeout):
+            digest.update(chunk)
+            size += len(chunk)
+            if size > _MAX_BYTES:
+                raise S11Error(f"{url} gives more than the published archive holds; not kept")
+            file.write(chunk)
         if digest.hexdigest() != md5:
             raise S11Error(
                 f"{url} gave {size:,} bytes that are not the published archive "
                 f"(MD5 {digest.hexdigest()}); nothing was kept, try again"
             )
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return target
 
 

@@ -65,9 +65,20 @@ class ImageSet:
                 f"cannot hold out {n:,} of {total:,} training images: "
                 f"choose a number from {n_classes:,} to {total - n_classes:,}"
             )
-        kept, held = train_test_split(
-            np.arange(total), test_size=n, random_state=0, stratify=self.train.labels
-        )
+        try:
+            kept, held = train_test_split(
+                np.arange(total), test_size=n, random_state=0, stratify=self.train.labels
+            )
+        except ValueError as error:
+            raise S11Error(f"cannot hold out {n:,} images of every class: {error}") from error
+        for side in (kept, held):
+            without = set(range(n_classes)) - set(self.train.labels[side].tolist())
+            if without:
+                names = ", ".join(self.classes[c] for c in sorted(without))
+                raise S11Error(
+                    f"holding out {n:,} images leaves {names} without one on either side: "
+                    "choose a number that is less extreme"
+                )
         return replace(
             self,
             train=_take(self.train, np.sort(kept)),

@@ -1,0 +1,51 @@
+"""README stays true: its Python runs, its figures are those of committed results."""
+
+import json
+import re
+from pathlib import Path
+
+import run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_first_block_is_the_set_up_that_ci_runs_as_it_stands():
+    demo, tests = (line.split("#")[0].strip() for line in blocks("sh")[0].splitlines())
+    assert demo == 'pip install -e ".[test]" && python experiments/run.py --demo'
+    assert tests == 'pip install -e ".[test]" && pytest'
+    assert README.index("```sh") < README.index("## ")
+
+
+def test_every_experiment_command_parses():
+    commands = re.findall(r"python (?:-i )?experiments/run\.py ?(.*)", README)
+    assert len(commands) >= 4
+    for command in commands:
+        run.parse(re.split(r"\s+#", command)[0].split())
+
+
+def test_the_python_example_runs(monkeypatch, tmp_path):
+    """As it stands, but for fewer epochs."""
+    (code,) = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    assert "fit_one_cycle(24," in code
+    names: dict = {}
+    exec(code.replace("fit_one_cycle(24,", "fit_one_cycle(1,"), names)
+    assert names["learn"].recorder.hps["lr"][0] == names["bounds"].lr_min
+
+
+def test_every_figure_of_a_result_is_that_of_its_file():
+    rows = re.findall(r"\| \[`(results/[^`]+)`\]\S+ \|(.*)\|", README)
+    assert rows
+    for folder, cells in rows:
+        results = json.loads((ROOT / folder / "results.json").read_text())
+        data, epochs, seed, params, final = (cell.strip() for cell in cells.split("|"))
+        assert data == results["data"]
+        assert int(epochs) == results["epochs"]
+        assert int(seed) == results["seed"]
+        assert int(params.replace(",", "")) == results["params"]
+        assert final == f"{results['final_accuracy']:.2%}"
