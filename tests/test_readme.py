@@ -22,7 +22,7 @@ def test_the_first_block_is_the_set_up_that_ci_runs_as_it_stands():
 
 
 def test_every_experiment_command_parses():
-    commands = re.findall(r"python (?:-i )?experiments/run\.py ?(.*)", README)
+    commands = re.findall(r"python (?:-i )?experiments/run\.py ?([^`\n]*)", README)
     assert len(commands) >= 4
     for command in commands:
         run.parse(re.split(r"\s+#", command)[0].split())
