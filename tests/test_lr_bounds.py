@@ -90,10 +90,17 @@ def fit(learn):
         learn.fit_one_cycle(2, 0.05)
 
 
+class DrawsFromEveryGenerator(Callback):
+    def before_step(self):
+        random.random()
+        np.random.rand()
+        torch.rand(1)
+
+
 def test_it_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = random_images(np.random.default_rng(0))
-    learn = small_learner(images)
+    learn = small_learner(images, cbs=DrawsFromEveryGenerator())
     for trained in (False, True):
         if trained:
             fit(learn)

@@ -220,9 +220,17 @@ def test_a_member_that_climbs_out_of_its_folder(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+    "kind",
+    [
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.GNUTYPE_SPARSE,
+    ],
 )
-def test_links_and_devices_in_an_archive(tmp_path, kind):
+def test_links_devices_and_sparse_files_in_an_archive(tmp_path, kind):
     member = tarfile.TarInfo("train/cat/link.png")
     member.type, member.linkname = kind, "/etc/passwd"
     assert "no plain file" in refused(pack_members(tmp_path / "evil.tar", member))
