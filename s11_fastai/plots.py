@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from s11_fastai.schedule import triangular
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
 def plot_clr(lr_min: float, lr_max: float, step_size: int, cycles: int) -> Figure:

@@ -1,7 +1,10 @@
 """Tiny data that the tests build themselves, and a home of fastai's that is theirs alone."""
 
+import csv
+import json
 import os
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -12,9 +15,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 import numpy as np
 import pytest
+import run
 from PIL import Image
 
+from s11_fastai import load_images
+from s11_fastai.errors import S11Error
 from s11_fastai.sources import ImageSet, Part
+
+ROOT = Path(__file__).parents[1]
+# The flags of a run of a second, and the bounds that spare it the range test.
+SMALL = ["--width", "1", "--bs", "16", "--epochs", "3", "--peak-epoch", "1", "--device", "cpu"]
+BOUNDS = ["--lr-min", "0.001", "--lr-max", "0.01"]
 
 
 @pytest.fixture
@@ -53,3 +64,40 @@ def random_images(rng, n_train=40, n_valid=24, classes=("ant", "bee", "cow")) ->
 @pytest.fixture
 def images(rng) -> ImageSet:
     return random_images(rng)
+
+
+@pytest.fixture(scope="session")
+def pets(tmp_path_factory) -> Path:
+    return write_folder(
+        tmp_path_factory.mktemp("data") / "pets", np.random.default_rng(0), n_train=25, n_test=10
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(pets, tmp_path_factory):
+    """One run with the range test: its folder and its Learner."""
+    out = tmp_path_factory.mktemp("runs") / "a"
+    learn = run.main(["--data", str(pets), "--out", str(out), *SMALL])
+    return out, learn
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def pack(top, target, mode="w:gz"):
+    with tarfile.open(target, mode) as tar:
+        tar.add(top, arcname=top.name)
+    return target
+
+
+def refused_data(data) -> str:
+    with pytest.raises(S11Error) as error:
+        load_images(data)
+    assert "\n" not in str(error.value)
+    return str(error.value)

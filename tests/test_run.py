@@ -1,62 +1,17 @@
-import csv
-import errno
-import fcntl
 import json
-import os
-import pty
 import re
-import shutil
 import socket
-import struct
-import subprocess
-import sys
-import termios
-import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import run
 import torch
-from conftest import write_folder
-from PIL import Image
+from conftest import BOUNDS, ROOT, SMALL, read, rows, write_folder
 from safetensors.torch import load_file
 
 from s11_fastai import linear_one_cycle, load_images
 from s11_fastai.environment import pick_device
-from s11_fastai.plots import plot_history, plot_lr_find, plot_samples
 from s11_fastai.runs import EpochRow, RunFolder
-
-ROOT = Path(__file__).parents[1]
-SMALL = ["--width", "1", "--bs", "16", "--epochs", "3", "--peak-epoch", "1", "--device", "cpu"]
-BOUNDS = ["--lr-min", "0.001", "--lr-max", "0.01"]
-
-
-@pytest.fixture(scope="module")
-def pets(tmp_path_factory) -> Path:
-    return write_folder(
-        tmp_path_factory.mktemp("data") / "pets", np.random.default_rng(0), n_train=25, n_test=10
-    )
-
-
-@pytest.fixture(scope="module")
-def finished(pets, tmp_path_factory):
-    """One run with the range test: its folder and its Learner."""
-    out = tmp_path_factory.mktemp("runs") / "a"
-    learn = run.main(["--data", str(pets), "--out", str(out), *SMALL])
-    return out, learn
-
-
-def rows(path: Path) -> list[dict]:
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-# The record
 
 
 def test_the_run_folder_holds_what_the_design_says(finished):
@@ -162,26 +117,6 @@ def test_each_epoch_is_on_disk_when_it_is_over(pets, tmp_path, monkeypatch):
     assert len(rows(tmp_path / "r/steps.csv")) == 8
 
 
-def test_pictures_say_what_they_show():
-    curve = plot_lr_find([1e-3, 1e-2, 0.1, 1], [3, 2, 2.5, 9], 2e-3, 0.05).axes[0]
-    assert [t.get_text() for t in curve.get_legend().get_texts()] == [
-        "LRMIN = 0.002",
-        "LRMAX = 0.05",
-    ]
-    assert [line.get_xdata()[0] for line in curve.get_lines()[1:]] == [2e-3, 0.05]
-    for quantity, unit in (("loss", "loss, nats"), ("accuracy", "accuracy, %")):
-        axes = plot_history([0.1, 0.2], [0.3, 0.4], "held-out", quantity).axes[0]
-        assert axes.get_legend().get_texts()[1].get_text().startswith("held-out")
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", unit)
-    samples = plot_samples(np.zeros((9, 32, 32, 3), np.uint8), np.arange(9) % 3, ["a", "b", "$c"])
-    assert [axes.get_ylabel() for axes in samples.axes[::5]] == ["a", "b", r"\$c"]
-
-
-def test_pictures_open_and_are_large_enough_for_half_size(finished):
-    for path in (finished[0] / "figures").iterdir():
-        assert min(Image.open(path).size) >= 250, path.name
-
-
 def test_the_page_says_what_was_reached_and_escapes_names(tmp_path, rng, finished):
     page = (finished[0] / "report.html").read_text()
     assert f"{read(finished[0] / 'results.json')['final_accuracy']:.2%} of the test images" in page
@@ -210,212 +145,12 @@ def test_holdout_evaluates_training_images_and_says_so_everywhere(pets, tmp_path
     assert {i.tobytes() for i in learn.dls.train.images.valid.images} <= shown
 
 
-# The terminal
-
-
-def test_a_pipe_gets_aligned_lines_one_an_epoch(pets, tmp_path, capsys):
-    run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL, *BOUNDS])
-    lines = capsys.readouterr().out.splitlines()
-    header = next(i for i, line in enumerate(lines) if line.startswith("epoch"))
-    assert any("in all at" in line and "--width 16" in line for line in lines)
-    after = [line for line in lines[header:] if "in all at" not in line]
-    table, tail = after[:4], after[4:]
-    ends = [m.end() for m in re.finditer(r"\S+( (loss|acc))?", table[0])]
-    for line in table[1:]:
-        assert [m.end() for m in re.finditer(r"\S+", line)][: len(ends)] == ends
-    assert table[1].endswith("best so far")
-    assert tail[0].startswith("final accuracy")
-    assert "chosen on the test images" in tail[1]
-    assert str(tmp_path / "r") in tail[2]
-
-
-def environment() -> dict:
-    own = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "TQDM_DISABLE": ""}
-    return os.environ | own
-
-
-def read_terminal(terminal: int, shown: list[bytes]) -> None:
-    try:
-        while part := os.read(terminal, 4096):
-            shown.append(part)
-    except OSError:  # how Linux says that the other side is closed
-        pass
-
-
-def test_at_a_prompt_there_is_a_bar_and_then_learn(pets, tmp_path):
-    """`python -i experiments/run.py` on a terminal."""
-    out = tmp_path / "r"
-    argv = ["-i", "experiments/run.py", "--data", str(pets), "--out", str(out), *SMALL, *BOUNDS]
-    terminal, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, *argv],
-        cwd=ROOT,
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        text=True,
-    )
-    os.close(theirs)
-    shown: list[bytes] = []
-    reader = threading.Thread(target=read_terminal, args=(terminal, shown))
-    reader.start()
-    typed = "learn.recorder.plot_sched()\nprint(len(learn.recorder.hps['lr']))\n"
-    printed, _ = process.communicate(typed, timeout=300)
-    reader.join()
-    os.close(terminal)
-    seen = b"".join(shown).decode()
-    assert "training:" in seen
-    assert "loss=" in seen
-    assert "Traceback" not in seen
-    assert printed.splitlines()[-1] == "12"
-
-
-def test_help_needs_nothing_heavy():
-    code = (
-        "import sys, run\n"
-        "try: run.parse(['--help'])\n"
-        "except SystemExit as stop: assert stop.code == 0\n"
-        "assert not {'torch', 'numpy', 'fastai', 'matplotlib'} & set(sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "experiments", capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--holdout" in done.stdout
-
-
-def test_demo_is_three_flags_and_a_flag_beside_it_wins():
-    args = run.parse(["--demo", "--bs", "8"])
-    assert (args.data, args.width, args.bs) == ("digits", 16, 8)
-    args = run.parse([])
-    assert (args.data, args.width, args.bs, args.epochs, args.peak_epoch) == (None, 64, 512, 24, 5)
-
-
 def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for cuda, expected in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
         assert pick_device(None).type == expected
     assert pick_device("cpu").type == "cpu"
-
-
-# Bad input
-
-
-def refused(argv, capsys) -> str:
-    with pytest.raises(SystemExit) as stop:
-        run.main([str(a) for a in argv])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    assert said.startswith("run.py: ")
-    return said
-
-
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (["--data", "nowhere"], "does not exist"),
-        (["--epochs", "5"], "above --peak-epoch"),
-        (["--peak-epoch", "0"], "--peak-epoch must be 1"),
-        (["--lr-min", "0.1", "--lr-max", "0.1"], "must be below"),
-        (["--lr-min", "0"], "above 0"),
-        (["--lr-max", "nan"], "above 0"),
-        (["--bs", "0"], "--bs must be 1"),
-        (["--width", "0"], "--width must be 1"),
-        (["--seed", "-1"], "--seed must be 0"),
-        (["--momentum", "1"], "--momentum"),
-        (["--wd", "-1"], "--wd"),
-        (["--demo", "--holdout", "1442"], "hold out"),
-        (["--demo", "--holdout", "3"], "hold out"),
-        (["--demo", "--device", "toaster"], "--device toaster"),
-        (["--demo", "--device", "cuda:99"], "--device cuda:99"),
-        (["--epochs", "many"], "--help"),
-        (["--nonsense"], "--help"),
-    ],
-)
-def test_bad_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, argv, says):
-    monkeypatch.chdir(tmp_path)
-    assert says in refused(argv, capsys)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_out_that_holds_a_run_is_kept(finished, pets, capsys):
-    out, _ = finished
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    assert "holds a run" in refused(["--data", pets, "--out", out, *SMALL], capsys)
-    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
-
-
-def test_an_out_that_is_a_file_or_not_empty_is_kept(tmp_path, pets, capsys):
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes/a.txt").write_text("mine")
-    assert "not empty" in refused(["--data", pets, "--out", tmp_path / "notes", *SMALL], capsys)
-    assert "is a file" in refused(["--data", pets, "--out", tmp_path / "notes/a.txt"], capsys)
-    assert "cannot be made" in refused(
-        ["--data", pets, "--out", tmp_path / "notes/a.txt/r"], capsys
-    )
-
-
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(pets, tmp_path, capsys, monkeypatch):
-    load_images(pets)
-
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    said = refused(["--data", pets, "--out", tmp_path / "r", *SMALL, *BOUNDS], capsys)
-    assert "No space left" in said
-    assert not list(tmp_path.iterdir())
-
-
-def spoil(pets: Path, tmp_path: Path, how: str) -> Path:
-    """A copy of the folder, or an archive of it, with one thing wrong."""
-    bad = shutil.copytree(pets, tmp_path / "bad")
-    if how == "no test":
-        shutil.rmtree(bad / "test")
-    elif how == "empty class":
-        (bad / "train/eel").mkdir()
-        (bad / "test/eel").mkdir()
-    elif how == "other classes":
-        (bad / "test/dog").rename(bad / "test/fox")
-    elif how == "no image":
-        (bad / "test/dog/0000.png").write_bytes(b"nothing")
-    elif how == "other size":
-        Image.new("RGB", (28, 28)).save(bad / "test/dog/0000.png")
-    elif how == "cut short":
-        packed = Path(shutil.make_archive(str(tmp_path / "cut"), "gztar", bad))
-        packed.write_bytes(packed.read_bytes()[:-100])
-        return packed
-    return bad
-
-
-@pytest.mark.parametrize(
-    ("how", "says"),
-    [
-        ("no test", "no test/"),
-        ("empty class", "train/eel"),
-        ("other classes", "dog, fox"),
-        ("no image", "test/dog/0000.png"),
-        ("other size", "28x28"),
-        ("cut short", "cut short"),
-    ],
-)
-def test_bad_data_is_one_line_and_begins_no_run(pets, tmp_path, capsys, how, says):
-    bad = spoil(pets, tmp_path, how)
-    assert says in refused(["--data", bad, "--out", tmp_path / "r", *SMALL], capsys)
-    assert not (tmp_path / "r").exists()
-
-
-def test_no_network_and_no_copy_is_one_line(tmp_path, capsys, monkeypatch):
-    def unreachable(*_, **__):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
-    assert "--data digits" in refused(["--out", tmp_path / "r", *SMALL], capsys)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
