@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from fastai.callback.core import Callback
@@ -20,11 +20,13 @@ class EpochTable(Callback):
         names = ("train loss", "train acc", f"{evaluated_on} loss", f"{evaluated_on} acc")
         self.run, self.names = run, ("epoch", *names, "lr", "seconds")
         self.widths = [len("epoch"), *(max(len(name), 8) for name in self.names[1:])]
+        self.begun = False
 
     def after_epoch(self) -> None:
         row = self.run.history[-1]
-        if row.epoch == 1:
+        if not self.begun:
             self._say(self.names)
+            self.begun = True
         values = (
             str(row.epoch),
             f"{row.train_loss:.4f}",
@@ -50,7 +52,14 @@ class StepBar(Callback):
         self.title, self.total = title, total
 
     def before_fit(self) -> None:
-        self.bar = tqdm(total=self.total, desc=self.title, unit="step", leave=False, disable=None)
+        self.bar = tqdm(
+            total=self.total,
+            initial=self.train_iter,
+            desc=self.title,
+            unit="step",
+            leave=False,
+            disable=None,
+        )
 
     def after_batch(self) -> None:
         self.bar.update()
@@ -70,7 +79,7 @@ class TimeEstimate(Callback):
     order, run_valid = 71, False
     _FIRST, _LAST = 1, 4  # the first step warms up and is not counted
 
-    def __init__(self, steps: int, evaluations: int, device: torch.device) -> None:
+    def __init__(self, steps: float, evaluations: float, device: torch.device) -> None:
         self.steps, self.evaluations = steps, evaluations
         self.seen = 0 if device.type == "cpu" else self._LAST + 1
 
@@ -92,6 +101,16 @@ def say(line: str) -> None:
     """Print a line to stdout at once, above a progress bar if there is one."""
     tqdm.write(line)
     sys.stdout.flush()
+
+
+def summary(results: Mapping) -> str:
+    """Two lines of a run's results: the final accuracy; the best epoch and how it was chosen."""
+    part = results["evaluated_on"]
+    return (
+        f"final accuracy {results['final_accuracy']:.2%} of the {part} images\n"
+        f"best epoch {results['best_epoch']} with {results['best_accuracy']:.2%}, "
+        f"chosen on the {part} images"
+    )
 
 
 def _duration(seconds: float) -> str:

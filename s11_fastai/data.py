@@ -100,7 +100,8 @@ class ResidentDL(TfmdDL):
         augment: Augment | None = None,
         **kwargs,
     ) -> None:
-        self.images, self.seed, self.augment, self.epoch = images, seed, augment, 0
+        self.images, self.seed, self.augment = images, seed, augment
+        self.epoch, self.first_batch = 0, 0
         super().__init__(dataset, *args, **kwargs)
 
     def new(self, dataset: Datasets | None = None, cls: type | None = None, **kwargs) -> TfmdDL:
@@ -109,13 +110,16 @@ class ResidentDL(TfmdDL):
             kwargs = own | kwargs
         return super().new(dataset, cls, **kwargs)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Make the next pass that of `epoch`, counted from 0."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Make the next pass that of `epoch`, beginning with `first_batch`, both counted from 0."""
+        self.epoch, self.first_batch = epoch, first_batch
 
     def after_iter(self) -> None:
         super().after_iter()
-        self.epoch += 1
+        self.epoch, self.first_batch = self.epoch + 1, 0
+
+    def get_idxs(self) -> list[int]:
+        return super().get_idxs()[self.first_batch * (self.bs or 1) :]
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
         return [idxs[i] for i in epoch_order(len(idxs), self.seed, self.epoch).tolist()]

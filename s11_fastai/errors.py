@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for a person, and how a script shows it."""
+"""The exceptions whose messages are meant for a person, and how a script shows them."""
 
 import argparse
 import errno
@@ -20,6 +20,28 @@ _REMEDIES = {
 class S11Error(Exception):
     """Bad input or usage: one line that says what is wrong and what to do about it."""
 
+    exit_code = 2
+
+
+class DivergedError(S11Error):
+    """The loss is NaN or infinite."""
+
+    exit_code = 3
+
+
+class Stopped(BaseException):
+    """A signal ended the work; like KeyboardInterrupt, no `except Exception` catches it."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("stopped")
+        self.exit_code = 128 + signal_number
+
+
+class GoOn:
+    """How to go on after an end that was not planned; empty while nothing has begun."""
+
+    command = ""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line on stderr, without the usage text."""
@@ -29,18 +51,27 @@ class Parser(argparse.ArgumentParser):
 
 
 @contextmanager
-def plain_errors(prog: str) -> Iterator[None]:
-    """Turn what a person can mend (S11Error, OSError) into one line on stderr and exit code 2."""
+def plain_errors(prog: str) -> Iterator[GoOn]:
+    """Turn what a person can mend into one line on stderr and an exit code.
+
+    S11Error and OSError give 2, DivergedError 3, a signal 128 and its number. An OSError and a
+    signal also name the `command` to go on with, once the script has set it.
+    """
+    go_on = GoOn()
     try:
-        yield
+        yield go_on
     except S11Error as error:
-        _leave(prog, str(error))
+        _leave(prog, str(error), error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno, "look at the path and try again")
-        _leave(prog, f"{where}{error.strerror or error}; {remedy}")
+        then = f", then go on with: {go_on.command}" if go_on.command else ""
+        _leave(prog, f"{where}{error.strerror or error}; {remedy}{then}", S11Error.exit_code)
+    except Stopped as stop:
+        what = f"go on with: {go_on.command}" if go_on.command else "there was nothing to keep yet"
+        _leave(prog, f"stopped; {what}", stop.exit_code)
 
 
-def _leave(prog: str, message: str) -> NoReturn:
+def _leave(prog: str, message: str, code: int) -> NoReturn:
     print(f"{prog}: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)

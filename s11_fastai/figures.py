@@ -5,7 +5,6 @@ import torch
 
 from s11_fastai.augment import HOLE, PadCropFlip, cutout
 from s11_fastai.data import channel_stats
-from s11_fastai.lr_bounds import LRBounds
 from s11_fastai.plots import (
     plot_augmented,
     plot_history,
@@ -17,11 +16,13 @@ from s11_fastai.runs import RunFolder
 from s11_fastai.sources import ImageSet
 
 
-def draw_figures(run: RunFolder, images: ImageSet, bounds: LRBounds, seed: int) -> None:
+def draw_figures(run: RunFolder, images: ImageSet) -> None:
     """Draw everything in `figures/`; no range test where the bounds were given by hand."""
-    train = images.train
+    train, bounds = images.train, run.bounds
     run.write_figure("samples", plot_samples(train.images, train.labels, images.classes))
-    run.write_figure("augmented", plot_augmented(train.images[0], draws_of(images, 0, seed)))
+    run.write_figure(
+        "augmented", plot_augmented(train.images[0], draws_of(images, 0, run.config["seed"]))
+    )
     if bounds.lrs:
         run.write_figure(
             "lr_find", plot_lr_find(bounds.lrs, bounds.losses, bounds.lr_min, bounds.lr_max)

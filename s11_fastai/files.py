@@ -2,10 +2,13 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_UNFINISHED = ".part"
 
 
 @contextmanager
@@ -13,10 +16,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, which is synced and becomes `path` at the block's end.
 
     A reader sees the old file or the new one. Where the block fails, neither a half file nor a
-    changed one is left.
+    changed one is left; only a process that is killed leaves its half, for `sweep` to take away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+    )
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -33,6 +38,22 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """Write bytes, or text as UTF-8, as a `whole_file`. Raises OSError."""
     with whole_file(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def sweep(folder: Path, older_than: float = 0.0) -> None:
+    """Delete the halves in `folder` and below that killed processes left `older_than` seconds ago.
+
+    Where another process may be writing in the folder, give a time that no writing takes.
+    """
+    for half in folder.rglob(f".*{_UNFINISHED}"):
+        with suppress(OSError):
+            if time.time() - half.stat().st_mtime >= older_than:
+                half.unlink()
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the file is a half that `sweep` would take away."""
+    return path.name.startswith(".") and path.suffix == _UNFINISHED
 
 
 def _umask() -> int:

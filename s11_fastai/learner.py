@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
@@ -19,8 +20,20 @@ from s11_fastai.model import S11ResNet
 from s11_fastai.schedule import linear_one_cycle
 
 
+class Position(NamedTuple):
+    """A place in a fit: the epoch, and how many of its training batches are done, both from 0."""
+
+    epoch: int
+    batch: int
+
+
 class S11Learner(Learner):
-    """A fastai Learner whose one cycle is made of straight lines."""
+    """A fastai Learner whose one cycle is made of straight lines, and whose fit can begin midway.
+
+    `start` is where the next fit begins; a callback may set it in its `before_fit`.
+    """
+
+    start = Position(0, 0)
 
     def describe(self) -> str:
         """One line: the network and its number of parameters."""
@@ -51,6 +64,24 @@ class S11Learner(Learner):
             scheds["mom"] = _ramps(pct_start, *moms)
         cbs = [ParamScheduler(scheds), *L(cbs)]
         self.fit(n_epoch, wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
+
+    # fastai's loops over epochs and over batches, which begin at `start`. Its own way,
+    # SkipToEpoch, leaves empty rows in the recorder and cannot begin within an epoch.
+
+    def _do_fit(self) -> None:
+        try:
+            for epoch in range(self.start.epoch, self.n_epoch):
+                self.epoch = epoch
+                self._with_events(self._do_epoch, "epoch", CancelEpochException)
+                self.start = Position(0, 0)
+        finally:
+            self.start = Position(0, 0)
+
+    def all_batches(self) -> None:
+        self.n_iter = len(self.dl)
+        first = self.start.batch if self.dl is self.dls.train else 0
+        for i, batch in enumerate(self.dl, first):
+            self.one_batch(i, batch)
 
 
 def s11_learner(
@@ -128,7 +159,7 @@ class EpochOfLoader(Callback):
 
     def before_train(self) -> None:
         if hasattr(self.dls.train, "set_epoch"):
-            self.dls.train.set_epoch(self.epoch)
+            self.dls.train.set_epoch(self.epoch, self.learn.start.batch)
 
 
 def _ramps(pct_start: float, start: float, middle: float, end: float) -> Callable[[float], float]:

@@ -1,23 +1,34 @@
-"""From training to the run folder: what each step and each epoch gave."""
+"""From training to the run folder: what each step and each epoch gave, and checkpoints."""
 
+import math
 import time
+from collections.abc import Callable
 
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 
+from s11_fastai.checkpoint import between_epochs, capture, progress, restore, restore_progress
+from s11_fastai.errors import DivergedError
 from s11_fastai.runs import EpochRow, RunFolder, StepRow
 
 
 class RecordRun(Callback):
-    """Writes each epoch into the run folder as soon as it is over."""
+    """Writes each epoch into the run folder as soon as it is over.
+
+    `so_far` holds what is known of the epoch that goes on: the seconds it took, and lr, momentum,
+    loss and size of each batch.
+    """
 
     order = 55  # after fastai's Recorder, whose metrics it takes
 
     def __init__(self, run: RunFolder) -> None:
-        self.run = run
+        self.run, self.resumed = run, run.saved.so_far if run.saved else None
 
     def before_epoch(self) -> None:
-        self.started, self.batches = time.perf_counter(), []
+        begun = self.resumed or {"seconds": 0.0, "batches": []}
+        self.resumed = None
+        self.started = time.perf_counter() - begun["seconds"]
+        self.batches = [(lr, m, torch.tensor(loss), n) for lr, m, loss, n in begun["batches"]]
 
     def after_batch(self) -> None:
         if self.training:
@@ -29,8 +40,8 @@ class RecordRun(Callback):
 
     def after_epoch(self) -> None:
         metrics = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1], strict=False))
-        lrs, momenta, losses, sizes = zip(*self.batches, strict=True)
-        losses = torch.stack(losses).tolist()
+        so_far = self.so_far()
+        lrs, momenta, losses, sizes = zip(*so_far["batches"], strict=True)
         row = EpochRow(
             epoch=self.epoch + 1,
             train_loss=sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / sum(sizes),
@@ -38,10 +49,95 @@ class RecordRun(Callback):
             valid_loss=metrics["valid_loss"],
             valid_accuracy=metrics["valid_accuracy"],
             lr=lrs[-1],
-            seconds=time.perf_counter() - self.started,
+            seconds=so_far["seconds"],
         )
         first = len(self.run.steps)
         steps = [
             StepRow(first + i, *v) for i, v in enumerate(zip(lrs, momenta, losses, strict=True))
         ]
         self.run.add_epoch(row, steps, self.model)
+
+    def so_far(self) -> dict:
+        """Plain values; they wait for the device."""
+        lrs, momenta, losses, sizes = zip(*self.batches, strict=True) if self.batches else [()] * 4
+        values = torch.stack([loss.float() for loss in losses]).tolist() if losses else ()
+        return {
+            "seconds": time.perf_counter() - self.started,
+            "batches": [list(batch) for batch in zip(lrs, momenta, values, sizes, strict=True)],
+        }
+
+
+class StopWhenDiverged(Callback):
+    """Raises DivergedError in the step whose loss is NaN or infinite.
+
+    In mixed precision a step that the scaler has skipped is none: it changed no weight.
+    """
+
+    order = 54  # before anything of the step is recorded
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def after_batch(self) -> None:
+        loss = self.learn.loss.item()
+        skipped = getattr(getattr(self.learn, "mixed_precision", None), "skipped", False)
+        if math.isfinite(loss) or (self.training and skipped):
+            return
+        where = f"step {self.train_iter - 1}" if self.training else "the evaluation"
+        raise DivergedError(
+            f"the loss became {loss} in {where} of epoch {self.epoch + 1} at lr "
+            f"{self.opt.hypers[-1]['lr']:.3g}: begin again with a lower --lr-max, or look at the "
+            f"images and labels; the last good checkpoint is in {self.run.checkpoints.path}"
+        )
+
+
+class KeepCheckpoints(Callback):
+    """Writes checkpoints of the fit, and begins it where the run's newest one stands.
+
+    One is written at the beginning, when `minutes` have passed since the last one, after each
+    epoch, and when `stop` says so; then the fit ends.
+    """
+
+    order = 65  # after RecordRun, and after the schedulers, whose state it restores
+
+    def __init__(
+        self, run: RunFolder, record: RecordRun, minutes: float, stop: Callable[[], object]
+    ) -> None:
+        self.run, self.record, self.minutes, self.stop = run, record, minutes, stop
+        self.resumed = run.saved
+
+    def before_fit(self) -> None:
+        self.written = None
+        if self.resumed:
+            restore(self.learn, self.resumed.learner)
+            self.written, self.when = list(self.learn.start), time.monotonic()
+        else:
+            self._write(between_epochs(self.learn, 0), {})
+
+    def before_train(self) -> None:
+        if self.resumed:
+            restore_progress(self.learn, self.resumed.learner.values["at"])
+            self.resumed = None
+
+    def after_batch(self) -> None:
+        stop = self.stop()
+        if stop or time.monotonic() - self.when >= 60 * self.minutes:
+            # In evaluation the network stays as training left it; evaluating begins again.
+            at = progress(self.learn, self.iter + 1) if self.training else self.trained
+            self._write(at, self.record.so_far())
+        if stop:
+            raise CancelFitException
+
+    def after_train(self) -> None:
+        self.trained = progress(self.learn, self.n_iter)
+
+    def after_epoch(self) -> None:
+        self._write(between_epochs(self.learn, self.epoch + 1), {})
+        if self.stop():
+            raise CancelFitException
+
+    def _write(self, at: dict, so_far: dict) -> None:
+        if at["position"] != self.written:
+            self.run.write_checkpoint(capture(self.learn, at), so_far)
+            self.written = at["position"]
+        self.when = time.monotonic()

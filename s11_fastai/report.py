@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,14 +21,17 @@ CAPTIONS = {
 }
 
 
-def write_report(run: Path) -> Path:
-    """Make `report.html` from the records in the run folder; pictures inside, no network needed."""
+def write_report(run: Path, results: Mapping) -> Path:
+    """Make `report.html` from the results and the records in the run folder.
+
+    Its pictures are inside, so that it needs neither the folder nor a network.
+    """
     environment = Environment(
         loader=PackageLoader("s11_fastai"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
     page = environment.get_template("report.html").render(
-        results=_json(run / "results.json"),
+        results=results,
         config=_json(run / "config.json"),
         env=_json(run / "env.json"),
         history=_rows(run / "history.csv"),

@@ -3,24 +3,21 @@
 import csv
 import io
 import json
-import os
-import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import save
 
+from s11_fastai.checkpoint import State, below
+from s11_fastai.checkpoint_folder import CheckpointFolder
 from s11_fastai.errors import S11Error
 from s11_fastai.files import write_atomically
-from s11_fastai.learner import n_parameters
 from s11_fastai.lr_bounds import LRBounds
-from s11_fastai.sources import ImageSet
+from s11_fastai.sealed import write_sealed
 
 
 class EpochRow(NamedTuple):
@@ -44,27 +41,47 @@ class StepRow(NamedTuple):
     loss: float
 
 
-class RunFolder:
-    """The files of one run. Every file is written whole or not at all."""
+class Saved(NamedTuple):
+    """Where a run goes on: the Learner's state, and what was recorded of the epoch so far."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    learner: State
+    so_far: dict
+
+
+class RunFolder:
+    """The files of one run. Every file is written whole or not at all.
+
+    `config` is the run's settings, `env` what it runs on; `saved` is set where it goes on.
+    """
+
+    def __init__(self, path: Path, config: Mapping, env: Mapping) -> None:
+        self.path, self.config, self.env = path, dict(config), dict(env)
+        self.bounds: LRBounds | None = None
         self.history: list[EpochRow] = []
         self.steps: list[StepRow] = []
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.checkpoints = CheckpointFolder(path / "checkpoint")
+        self.saved: Saved | None = None
 
-    @classmethod
-    def create(cls, path: Path, config: Mapping, env: Mapping) -> "RunFolder":
-        """Begin a run in a new or empty folder; raises S11Error where something lies in it."""
-        check_free(path)
-        run = cls(path)
+    def begin(self) -> None:
+        """Write what the run is, into a folder that is new or empty."""
+        write_atomically(self.path / "config.json", _json(self.config))
+        self.write_json("env.json", self.env)
+
+    @contextmanager
+    def taken_back_on_error(self) -> Iterator[None]:
+        """Take back what `begin` wrote where an S11Error shows that there can be no such run."""
         try:
-            run.write_json("config.json", config)
-            run.write_json("env.json", env)
-        except OSError:
-            with suppress(OSError):
-                path.rmdir()  # where it is empty still
+            yield
+        except S11Error:
+            for name in ("env.json", "config.json"):
+                (self.path / name).unlink(missing_ok=True)
             raise
-        return run
+
+    @property
+    def steps_done(self) -> int:
+        """The training steps behind the run where it goes on."""
+        return self.saved.learner.values["at"]["train_iter"] if self.saved else 0
 
     @property
     def best(self) -> EpochRow | None:
@@ -72,74 +89,96 @@ class RunFolder:
         return max(self.history, key=lambda row: row.valid_accuracy, default=None)
 
     def write_json(self, name: str, value: Mapping) -> None:
-        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+        self._write(name, _json(value))
 
     def write_bounds(self, bounds: LRBounds) -> None:
+        self.bounds = bounds
         self.write_json("lr_bounds.json", asdict(bounds))
 
-    def write_weights(self, name: str, model: torch.nn.Module) -> None:
-        """The state dict as safetensors: nothing but names, shapes and numbers."""
-        state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        write_atomically(self.path / name, save(state))
+    def write_weights(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
+        """A state dict as safetensors: nothing but names, shapes and numbers."""
+        self._check_there()
+        write_sealed(self.path / name, weights)
 
     def write_figure(self, name: str, figure: Figure) -> None:
         image = io.BytesIO()
         figure.savefig(image, format="png")
-        write_atomically(self.path / "figures" / f"{name}.png", image.getvalue())
-
-    def finish(self, model: torch.nn.Module, bounds: LRBounds, images: ImageSet, seed: int) -> None:
-        """Write the final weights and `results.json`; accuracies there are fractions."""
-        self.write_weights("model.safetensors", model)
-        results = {
-            "params": n_parameters(model),
-            "epochs": len(self.history),
-            "final_accuracy": self.history[-1].valid_accuracy,
-            "best_accuracy": self.best.valid_accuracy,
-            "best_epoch": self.best.epoch,
-            "lr_min": bounds.lr_min,
-            "lr_max": bounds.lr_max,
-            "seed": seed,
-            "data": images.name,
-            "evaluated_on": images.evaluated_on,
-        }
-        self.write_json("results.json", results)
-
-    def summary(self, evaluated_on: str) -> str:
-        """Two lines: the final accuracy, then the best epoch and how it was chosen."""
-        return (
-            f"final accuracy {self.history[-1].valid_accuracy:.2%} of the {evaluated_on} images\n"
-            f"best epoch {self.best.epoch} with {self.best.valid_accuracy:.2%}, "
-            f"chosen on the {evaluated_on} images"
-        )
+        self._write(f"figures/{name}.png", image.getvalue())
 
     def add_epoch(self, row: EpochRow, steps: Sequence[StepRow], model: torch.nn.Module) -> None:
         """Take in a finished epoch, and its weights where it is the best so far."""
         self.history.append(row)
         self.steps += steps
         if self.best is row:
-            self.write_weights("best.safetensors", model)
-        write_atomically(self.path / "history.csv", _csv(EpochRow, self.history))
-        write_atomically(self.path / "steps.csv", _csv(StepRow, self.steps))
+            self.best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            self.write_weights("best.safetensors", self.best_weights)
+        self._write_rows()
+
+    def write_checkpoint(self, learner: State, so_far: Mapping) -> None:
+        """Keep all that the run needs to go on from here, its records included."""
+        self._check_there()
+        tensors = {f"learner.{name}": value for name, value in learner.tensors.items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        tensors["steps"] = torch.tensor(self.steps, dtype=torch.float64)
+        values = {
+            "config": self.config,
+            "env": self.env,
+            "bounds": asdict(self.bounds),
+            "history": self.history,
+            "learner": learner.values,
+            "so_far": so_far,
+        }
+        self.checkpoints.write(*learner.values["at"]["position"], tensors, values)
+
+    def take_up(self, tensors: dict[str, torch.Tensor], values: Mapping) -> None:
+        """Be where the checkpoint is, the records on disk included."""
+        self.saved = Saved(State(below("learner", tensors), values["learner"]), values["so_far"])
+        self.history = [EpochRow(*row) for row in values["history"]]
+        self.steps = [StepRow(int(step), *row) for step, *row in tensors["steps"].tolist()]
+        self.best_weights = below("best", tensors)
+        bounds = values["bounds"]
+        self.write_bounds(
+            LRBounds(**bounds | {name: tuple(bounds[name]) for name in ("lrs", "losses")})
+        )
+        if self.history:
+            self.write_weights("best.safetensors", self.best_weights)
+            self._write_rows()
+
+    def results(self, n_parameters: int, data: str, evaluated_on: str) -> dict:
+        """What came out, for `results.json`; accuracies are fractions."""
+        return {
+            "params": n_parameters,
+            "epochs": len(self.history),
+            "final_accuracy": self.history[-1].valid_accuracy,
+            "best_accuracy": self.best.valid_accuracy,
+            "best_epoch": self.best.epoch,
+            "lr_min": self.bounds.lr_min,
+            "lr_max": self.bounds.lr_max,
+            "seed": self.config["seed"],
+            "data": data,
+            "evaluated_on": evaluated_on,
+        }
+
+    def finish(self, results: Mapping) -> None:
+        """Write `results.json`, the last file of all: a run that has it is finished."""
+        self.write_json("results.json", results)
+
+    def _write_rows(self) -> None:
+        self._write("history.csv", _csv(EpochRow, self.history))
+        self._write("steps.csv", _csv(StepRow, self.steps))
+
+    def _write(self, name: str, data: bytes | str) -> None:
+        self._check_there()
+        write_atomically(self.path / name, data)
+
+    def _check_there(self) -> None:
+        # Writing would make the folder anew, without what was in it.
+        if not (self.path / "config.json").exists():
+            raise S11Error(f"{self.path} was moved or removed while the run went on: begin again")
 
 
-def default_path(data: str | None) -> Path:
-    """`runs/<date>-<time>-<data>`, in local time; `data` is the flag's value."""
-    name = Path(data or "cifar10").name.split(".")[0].lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "data"
-    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{slug}"
-
-
-def check_free(path: Path) -> None:
-    """Raise S11Error where a run cannot begin in `path` without touching what lies there."""
-    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    if path.exists() and not path.is_dir():
-        raise S11Error(f"--out {path} is a file: choose the name of a new folder")
-    if (path / "config.json").exists():
-        raise S11Error(f"--out {path} holds a run, which is kept: choose another folder")
-    if path.exists() and any(path.iterdir()):
-        raise S11Error(f"--out {path} is not empty: choose a new or empty folder")
-    if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise S11Error(f"--out {path} cannot be made in {existing}: choose another place")
+def _json(value: Mapping) -> str:
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _csv(row: type, rows: Sequence[NamedTuple]) -> str:

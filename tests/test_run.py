@@ -26,6 +26,9 @@ def test_the_run_folder_holds_what_the_design_says(finished):
         "model.safetensors",
         "best.safetensors",
         "report.html",
+        ".lock",
+        "checkpoint/epoch-000002-batch-000000.safetensors",
+        "checkpoint/epoch-000003-batch-000000.safetensors",
         *(f"figures/{name}.png" for name in ("samples", "augmented", "lr_find", "schedule")),
         *(f"figures/{name}.png" for name in ("loss", "accuracy")),
     }
@@ -94,7 +97,8 @@ def test_the_same_seed_gives_the_same_files_to_the_byte(finished, pets, tmp_path
 
 
 def test_the_best_epochs_weights_are_kept_and_of_equals_the_earliest(tmp_path):
-    folder, model = RunFolder(tmp_path), torch.nn.Linear(1, 1, bias=False)
+    folder, model = RunFolder(tmp_path, {}, {}), torch.nn.Linear(1, 1, bias=False)
+    folder.begin()
     for epoch, accuracy in enumerate([0.5, 0.7, 0.7, 0.6], start=1):
         model.weight.data.fill_(epoch)
         folder.add_epoch(EpochRow(epoch, 0, 0, 0, accuracy, 0, 0), [], model)

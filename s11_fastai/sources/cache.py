@@ -1,62 +1,59 @@
-"""Decoded images on disk, one safetensors file for each data set, memory-mapped when read."""
+"""Decoded images on disk, one sealed file for each data set, memory-mapped when read."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from s11_fastai.files import write_atomically
-from s11_fastai.sources.imageset import ImageSet, Part, fingerprint
+import torch
 
-_FORMAT = "s11-images-1"
+from s11_fastai.files import sweep
+from s11_fastai.sealed import Damaged, read_sealed, write_sealed
+from s11_fastai.sources.imageset import ImageSet, Part
+
+_FORMAT = "s11-images-2"
+_A_DAY = 86_400.0
 
 
 def cached(folder: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
     """The ImageSet kept under `key`, or what `decode` gives, kept from then on.
 
-    A file that is damaged or of another format is made again. The arrays are a private map of
-    the file: writing to them changes neither the file nor another process.
+    A file that is damaged, of another format or of another key is made again. The arrays are a
+    private map of the file: writing to them changes neither the file nor another process.
     """
     path = folder / f"{key}.safetensors"
-    images = _read(path)
+    images = _read(path, key)
     if images is None:
+        sweep(folder, older_than=_A_DAY)  # a younger half may be another process's work
         images = decode()
-        _write(path, images)
-        images = _read(path) or images
+        _write(path, key, images)
+        images = _read(path, key) or images
     return images
 
 
-def _read(path: Path) -> ImageSet | None:
-    from safetensors import SafetensorError, safe_open
-
+def _read(path: Path, key: str) -> ImageSet | None:
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
-        if about.pop("format") != _FORMAT:
-            return None
-        train, valid = (
-            Part(arrays[f"{p}_images"], arrays[f"{p}_labels"]) for p in ("train", "valid")
-        )
-        images = ImageSet(train=train, valid=valid, **{**about, "classes": tuple(about["classes"])})
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        arrays, about = read_sealed(path)
+    except (OSError, Damaged):
         return None
-    intact = fingerprint(images.classes, images.train, images.valid) == images.fingerprint
-    return images if intact else None
+    if not isinstance(about, dict) or (about.get("format"), about.get("key")) != (_FORMAT, key):
+        return None
+    train, valid = (
+        Part(arrays[f"{part}_images"].numpy(), arrays[f"{part}_labels"].numpy())
+        for part in ("train", "valid")
+    )
+    return ImageSet(about["name"], tuple(about["classes"]), train, valid, about["fingerprint"])
 
 
-def _write(path: Path, images: ImageSet) -> None:
-    from safetensors.numpy import save
-
+def _write(path: Path, key: str, images: ImageSet) -> None:
     about = {
         "format": _FORMAT,
+        "key": key,
         "name": images.name,
         "classes": images.classes,
         "fingerprint": images.fingerprint,
     }
     arrays = {
-        "train_images": images.train.images,
-        "train_labels": images.train.labels,
-        "valid_images": images.valid.images,
-        "valid_labels": images.valid.labels,
+        f"{name}_{kind}": torch.from_numpy(getattr(part, kind))
+        for name, part in (("train", images.train), ("valid", images.valid))
+        for kind in ("images", "labels")
     }
-    write_atomically(path, save(arrays, {"about": json.dumps(about)}))
+    write_sealed(path, arrays, about)

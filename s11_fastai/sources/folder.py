@@ -3,9 +3,12 @@
 import io
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -94,10 +97,36 @@ def _mapper() -> Iterator:
     if sys.platform != "linux":
         yield map
         return
-    with ProcessPoolExecutor(
-        len(os.sched_getaffinity(0)), multiprocessing.get_context("fork")
-    ) as pool:
+    alive, held = os.pipe()  # held open by this process alone, so that its end can be seen
+    pool = ProcessPoolExecutor(
+        len(os.sched_getaffinity(0)),
+        multiprocessing.get_context("fork"),
+        initializer=_end_with_parent,
+        initargs=(alive, held),
+    )
+    try:
         yield pool.map
+    except BrokenProcessPool as error:
+        raise S11Error(
+            "a process that decoded images was killed, perhaps for want of memory: try again"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+        os.close(alive)
+        os.close(held)
+
+
+def _end_with_parent(alive: int, held: int) -> None:
+    """Leave Ctrl-C to the parent process, and end when it does, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.close(held)
+
+    def watch() -> None:
+        os.read(alive, 1)  # returns when nobody holds the other end any more
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _decode_chunk(files: Sequence[Path | bytes]) -> tuple[np.ndarray, list[tuple[int, str]]]:

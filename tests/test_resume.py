@@ -1,0 +1,281 @@
+"""A run that was stopped goes on to the same end, to the bit."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import run
+import torch
+from conftest import BOUNDS, SMALL, read
+from drill import compare
+from PIL import Image
+
+from s11_fastai import checkpoint, environment, record
+from s11_fastai.learner import S11Learner
+from s11_fastai.runs import RunFolder
+from s11_fastai.sealed import read_sealed, write_sealed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pets, tmp_path_factory):
+    """A run from its beginning to its end: its folder, its Learner, its flags but --out."""
+    out, argv = tmp_path_factory.mktemp("runs") / "whole", ["--data", str(pets), *SMALL, *BOUNDS]
+    return out, run.main([*argv, "--out", str(out)]), argv
+
+
+def stopped(argv, out, batch, which=signal.SIGINT) -> int:
+    """Run, with a signal in the given batch, evaluated ones counted too; the exit code."""
+    count = iter(range(batch + 1))
+    do_one_batch = S11Learner._do_one_batch
+
+    def struck(self):
+        if next(count, None) == batch:
+            os.kill(os.getpid(), which)
+        do_one_batch(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S11Learner, "_do_one_batch", struck)
+        with pytest.raises(SystemExit) as stop:
+            run.main([*argv, "--out", str(out), "--resume"])
+    return stop.value.code
+
+
+def newest(out):
+    return sorted((out / "checkpoint").iterdir())[-1]
+
+
+# An epoch has four batches of training, then two of evaluation.
+@pytest.mark.parametrize("batch", [0, 2, 3, 4, 5, 8, 17])
+def test_wherever_it_stops_it_ends_the_same_to_the_bit(undisturbed, tmp_path, batch):
+    whole, learn, argv = undisturbed
+    assert stopped(argv, tmp_path / "r", batch) == 130
+    resumed = run.main([*argv, "--out", str(tmp_path / "r"), "--resume"])
+    assert compare(whole, tmp_path / "r") == []
+    for name in ("lrs", "losses", "iters", "values", "hps"):
+        assert getattr(resumed.recorder, name) == getattr(learn.recorder, name), name
+    assert resumed.recorder.smooth_loss.value == learn.recorder.smooth_loss.value
+
+
+def test_several_stops_and_no_setting_given_again(undisturbed, tmp_path, capsys):
+    whole, _, argv = undisturbed
+    out = tmp_path / "r"
+    assert stopped(argv, out, 1, signal.SIGTERM) == 143
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].endswith(f"experiments/run.py --out {out} --resume")
+    for batch in (1, 1, 4, 2):
+        assert stopped([], out, batch) == 130
+        assert "going on after" in capsys.readouterr().out
+    run.main(["--out", str(out), "--resume"])
+    assert compare(whole, out) == []
+
+
+def test_without_the_position_the_end_is_another(undisturbed, tmp_path, monkeypatch):
+    """The comparison can fail."""
+    whole, _, argv = undisturbed
+    stopped(argv, tmp_path / "r", 8)
+    restore = record.restore
+
+    def from_the_epochs_beginning(learn, state):
+        restore(learn, state)
+        learn.start = learn.start._replace(batch=0)
+
+    monkeypatch.setattr(record, "restore", from_the_epochs_beginning)
+    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    assert {"model.safetensors", "steps.csv"} <= set(compare(whole, tmp_path / "r"))
+
+
+@pytest.mark.parametrize("part", ["optimiser", "accuracy", "smooth_loss"])
+def test_each_part_of_the_state_is_needed(undisturbed, tmp_path, part):
+    whole, learn, argv = undisturbed
+    stopped(argv, tmp_path / "r", 7)  # in the second epoch's training
+    file = newest(tmp_path / "r")
+    tensors, about = read_sealed(file)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if name.split(".")[0] == part or part in name.split("."):
+            tensor.zero_()
+    if part == "accuracy":
+        about["learner"]["at"]["accuracy"] = [[0, 0]]
+    write_sealed(file, tensors, about)
+    resumed = run.main(["--out", str(tmp_path / "r"), "--resume"])
+    same = compare(whole, tmp_path / "r") == []
+    assert not (same and resumed.recorder.losses == learn.recorder.losses)
+
+
+def test_the_best_weights_come_back_with_the_checkpoint(undisturbed, tmp_path):
+    _, _, argv = undisturbed
+    out = tmp_path / "r"
+    stopped(argv, out, 13)
+    best, history = (out / "best.safetensors"), (out / "history.csv")
+    kept = best.read_bytes(), history.read_bytes()
+    best.unlink()
+    history.write_text("")
+    stopped([], out, 0)
+    assert (best.read_bytes(), history.read_bytes()) == kept
+
+
+def test_resume_begins_a_run_and_leaves_a_finished_one_as_it_is(undisturbed, tmp_path, capsys):
+    whole, _, argv = undisturbed
+    out = tmp_path / "r"
+    run.main([*argv, "--out", str(out), "--resume"])
+    assert compare(whole, out) == []
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert run.main([*argv, "--out", str(out), "--resume"]) is None
+    said = capsys.readouterr().out
+    assert f"{out} is finished: final accuracy" in said
+    after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_a_range_test_that_was_cut_off_starts_again(finished, pets, tmp_path, capsys):
+    whole, _ = finished
+    argv = ["--data", str(pets), *SMALL]
+    assert stopped(argv, tmp_path / "r", 50) == 130
+    assert "--resume" in capsys.readouterr().err
+    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    assert compare(whole, tmp_path / "r") == []
+
+
+def test_a_signal_before_the_run_began_leaves_nothing(pets, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "s11_fastai.sources.cached", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(SystemExit) as stop:
+        run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL])
+    assert stop.value.code == 143
+    assert capsys.readouterr().err == "run.py: stopped; there was nothing to keep yet\n"
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "figures/loss.png", "history.csv"])
+def test_what_is_missing_of_an_unfinished_run_is_made_again(undisturbed, tmp_path, missing):
+    whole, _, _ = undisturbed
+    out = shutil.copytree(whole, tmp_path / "r")
+    (out / "results.json").write_text("{")
+    (out / missing).unlink()
+    run.main(["--out", str(out), "--resume"])
+    assert compare(whole, out) == []
+
+
+def test_checkpoints_come_by_the_clock_at_each_epochs_end_and_the_last_two_stay(
+    undisturbed, tmp_path, monkeypatch
+):
+    written, minutes = [], iter(range(1000))
+    write = RunFolder.write_checkpoint
+
+    def noted(self, learner, so_far):
+        write(self, learner, so_far)
+        written.append(tuple(learner.values["at"]["position"]))
+
+    class Clock:
+        perf_counter = staticmethod(lambda: 0.0)
+        monotonic = staticmethod(lambda: 60.0 * next(minutes))  # a minute at each look
+
+    monkeypatch.setattr(RunFolder, "write_checkpoint", noted)
+    monkeypatch.setattr(record, "time", Clock)
+    out = tmp_path / "r"
+    run.main([*undisturbed[2], "--out", str(out), "--checkpoint-minutes", "3"])
+    ends = [(epoch, 0) for epoch in range(4)]
+    assert [at for at in written if at[1] == 0] == ends
+    # Looks follow each batch and each writing: three batches, then one, of training or evaluation.
+    assert [at for at in written if at[1]] == [(e, n) for e in range(3) for n in (3, 4)]
+    assert [file.name for file in sorted((out / "checkpoint").iterdir())] == [
+        "epoch-000002-batch-000004.safetensors",
+        "epoch-000003-batch-000000.safetensors",
+    ]
+
+
+def test_a_setting_that_differs_is_refused_with_both_values(undisturbed, tmp_path, capsys):
+    _, _, argv = undisturbed
+    out = tmp_path / "r"
+    stopped(argv, out, 3)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    for given, says in {
+        ("--width", "2"): "--width 2 differs from the run's 1",
+        ("--epochs", "9", "--wd", "0"): "--epochs 9 differs from the run's 3; --wd 0.0 differs",
+        ("--lr-min", "0.002"): "--lr-min 0.002 differs from the run's 0.001",
+        ("--demo",): "--width 16 differs",
+    }.items():
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run.main(["--out", str(out), "--resume", *given])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+    (out / "config.json").write_text(json.dumps(read(out / "config.json") | {"seed": 7}))
+    with pytest.raises(SystemExit) as stop:
+        run.main(["--out", str(out), "--resume"])
+    assert "--seed 7 differs from the run's 0" in capsys.readouterr().err
+    del before[out / "config.json"]
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_moved_images_are_the_same_data_and_changed_ones_are_refused(
+    undisturbed, pets, tmp_path, capsys
+):
+    whole, _, argv = undisturbed
+    moved = shutil.copytree(pets, tmp_path / "pets")
+    stopped(argv, tmp_path / "r", 3)
+    shutil.copytree(tmp_path / "r", tmp_path / "s")
+    run.main(["--data", str(moved), "--out", str(tmp_path / "r"), "--resume"])
+    assert compare(whole, tmp_path / "r") == []
+    Image.new("RGB", (32, 32)).save(moved / "train/cat/0000.png")
+    with pytest.raises(SystemExit) as stop:
+        run.main(["--data", str(moved), "--out", str(tmp_path / "s"), "--resume"])
+    assert stop.value.code == 2
+    assert "the images' fingerprint" in capsys.readouterr().err
+
+
+def test_another_environment_goes_on_and_is_noted(undisturbed, tmp_path, monkeypatch, capsys):
+    _, _, argv = undisturbed
+    stopped(argv, tmp_path / "r", 3)
+    monkeypatch.setattr(environment, "version", lambda name: "0.0")
+    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    assert "torch was" in (said := capsys.readouterr().out)
+    assert "not identical to the bit" in said
+    (noted,) = read(tmp_path / "r/env.json")["resumed"]
+    assert noted["step"] == 4
+    assert noted["torch"][1] == "0.0"
+
+
+def test_another_revision_is_only_told(undisturbed, tmp_path, monkeypatch, capsys):
+    whole, _, argv = undisturbed
+    stopped(argv, tmp_path / "r", 3)
+    monkeypatch.setattr(environment, "_git_revision", lambda: "f" * 40)
+    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    said = capsys.readouterr().out
+    assert "git_revision was" in said
+    assert "not identical" not in said
+    assert compare(whole, tmp_path / "r") == ["env.json"]
+
+
+def test_a_learner_without_a_start_begins_at_the_beginning(undisturbed, tmp_path):
+    _, _, argv = undisturbed
+    stopped(argv, tmp_path / "r", 8)
+    learn = run.main(["--out", str(tmp_path / "r"), "--resume"])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 0.01)
+    assert len(learn.recorder.lrs) == 4
+
+
+def test_momentum_comes_back_in_the_memory_order_of_its_weight(undisturbed, tmp_path, monkeypatch):
+    _, _, argv = undisturbed
+    stopped([*argv, "--width", "4"], tmp_path / "r", 3)
+    seen = []
+    restore = checkpoint.restore
+
+    def look(learn, state):
+        restore(learn, state)
+        for parameter, kept in learn.opt.opt.state.items():
+            seen.append(kept["momentum_buffer"].stride() == parameter.stride())
+            assert not torch.equal(kept["momentum_buffer"], torch.zeros_like(parameter))
+
+    monkeypatch.setattr(record, "restore", look)
+    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    assert seen
+    assert all(seen)
