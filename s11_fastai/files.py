@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+A_DAY = 86_400.0
 _UNFINISHED = ".part"
 
 
@@ -40,10 +41,10 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def sweep(folder: Path, older_than: float = 0.0) -> None:
+def sweep(folder: Path, older_than: float = A_DAY) -> None:
     """Delete the halves in `folder` and below that killed processes left `older_than` seconds ago.
 
-    Where another process may be writing in the folder, give a time that no writing takes.
+    Where another process may be writing in the folder, that must be longer than writing takes.
     """
     for half in folder.rglob(f".*{_UNFINISHED}"):
         with suppress(OSError):

@@ -9,12 +9,14 @@ from s11_fastai.run_path import check_free, holds_run
 from s11_fastai.runs import RunFolder
 from s11_fastai.settings import differences, read_config
 
+_RESULTS = {"evaluated_on": str, "final_accuracy": float, "best_accuracy": float, "best_epoch": int}
+
 
 def finished(path: Path) -> dict | None:
     """The results of the run in a folder, or None where it has not come to its end."""
     results = _readable(path / "results.json")
-    known = {"evaluated_on", "final_accuracy", "best_accuracy", "best_epoch"}
-    return results if known <= results.keys() else None
+    sound = all(type(results.get(name)) is kind for name, kind in _RESULTS.items())
+    return results if sound else None
 
 
 def begin_or_go_on(run: RunFolder, resume: bool) -> list[str]:

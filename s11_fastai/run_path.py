@@ -61,7 +61,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         with suppress(OSError):  # a full disk: the number is for people only
             (path / _LOCK).write_text(str(os.getpid()))
-        sweep(path)
+        sweep(path, older_than=0)
         yield
     finally:
         lock.release()

@@ -42,7 +42,8 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], object]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text, expected = seal["about"], seal["sha256"]
         whole = _digest(tensors, text) == expected
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    # Before the checksum has been compared, a damaged header can mean nearly anything.
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
         raise Damaged(f"{path.name} is no file of this kind ({type(error).__name__})") from error
     if not whole:
         raise Damaged(f"{path.name} has another checksum than it was written with")

@@ -113,8 +113,8 @@ def test_sweep_takes_halves_of_the_given_age_and_nothing_else(tmp_path):
     others = [tmp_path / "z.part", tmp_path / ".hidden", tmp_path / "x.json"]
     for file in halves + others:
         file.touch()
-    sweep(tmp_path, older_than=1000)
-    assert all(file.exists() for file in halves + others)
     sweep(tmp_path)
+    assert all(file.exists() for file in halves + others)
+    sweep(tmp_path, older_than=0)
     assert not any(file.exists() for file in halves)
     assert all(file.exists() for file in others)

@@ -4,6 +4,7 @@ import codecs
 import hashlib
 import io
 import pickle
+import pickletools
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,18 @@ def read_batches(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, Part, 
 def load_plain(data: bytes) -> object:
     """Unpickle `data` where it holds plain values and byte arrays only; else raise ValueError."""
     try:
+        _check_sizes(data)
         return _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
     # A damaged pickle can raise nearly anything; none of it has run foreign code.
     except Exception as error:
         raise ValueError(f"unreadable: {error}") from error
+
+
+def _check_sizes(data: bytes) -> None:
+    """Raise ValueError where the pickle asks for more room than its own length accounts for."""
+    for opcode, number, _ in pickletools.genops(data):
+        if isinstance(number, int) and "PUT" in opcode.name and number > len(data):
+            raise ValueError(f"a memo of {number:,} entries")
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -10,7 +10,6 @@ from s11_fastai.sealed import Damaged, read_sealed, write_sealed
 from s11_fastai.sources.imageset import ImageSet, Part
 
 _FORMAT = "s11-images-2"
-_A_DAY = 86_400.0
 
 
 def cached(folder: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
@@ -22,7 +21,7 @@ def cached(folder: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
     path = folder / f"{key}.safetensors"
     images = _read(path, key)
     if images is None:
-        sweep(folder, older_than=_A_DAY)  # a younger half may be another process's work
+        sweep(folder)
         images = decode()
         _write(path, key, images)
         images = _read(path, key) or images

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from s11_fastai.errors import S11Error
-from s11_fastai.files import whole_file
+from s11_fastai.files import sweep, whole_file
 
 # What torchvision.datasets.CIFAR10 names.
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -24,6 +24,7 @@ def download(target: Path, url: str = URL, md5: str = MD5, timeout: float = 30.0
     `timeout` is in seconds of silence. Raises S11Error without a network, after a time-out, and
     for an archive that is not the one that was asked for.
     """
+    sweep(target.parent)
     digest, size = hashlib.md5(usedforsecurity=False), 0
     with whole_file(target) as file:
         for chunk in _chunks(url, timeout):
