@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s11_fastai.errors import GoOn, plain_errors
-from s11_fastai.flags import parse, settings_of
+from s11_fastai.flags import CHECKPOINT_MINUTES, parse, settings_of
 from s11_fastai.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -34,16 +34,19 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
     from s11_fastai import S11ResNet, get_dls, load_images, s11_learner
     from s11_fastai.console import say, summary
     from s11_fastai.environment import environment, pick_device
-    from s11_fastai.resume import begin_or_go_on, finished
+    from s11_fastai.records import read_results
+    from s11_fastai.resume import begin_or_go_on
     from s11_fastai.run_path import check_free, default_path, holds_run, locked
     from s11_fastai.runs import RunFolder
 
     out = args.out or default_path(args.data)
     if not (args.resume and holds_run(out)):
         check_free(out)
-    elif results := finished(out):
+    elif results := read_results(out):
         say(f"{out} is finished: {summary(results)}")
         return None
+    else:
+        go_on.command = command(out, args.checkpoint_minutes)
     device = pick_device(args.device)
     images = load_images(args.data)
     if args.holdout:
@@ -59,9 +62,9 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
 
     with locked(out):
         run = RunFolder(out, settings_of(args), env)
-        for line in begin_or_go_on(run, args.resume):
+        for line in begin_or_go_on(run, learn.model, args.resume):
             say(line)
-        go_on.command = command(out)
+        go_on.command = command(out, args.checkpoint_minutes)
         train(learn, run, args, signals)
         leave(run, images, learn)
     return learn
@@ -122,10 +125,12 @@ def leave(run: RunFolder, images: ImageSet, learn: S11Learner) -> None:
     say(f"{summary(results)}\neverything is in {run.path}; the page is {page}")
 
 
-def command(out: Path) -> str:
+def command(out: Path, minutes: float) -> str:
     """What a person types to go on with the run."""
-    script = os.path.relpath(__file__)
-    return shlex.join(["python", script, "--out", str(out), "--resume"])
+    words = ["python", os.path.relpath(__file__), "--out", str(out), "--resume"]
+    if minutes != CHECKPOINT_MINUTES:
+        words += ["--checkpoint-minutes", f"{minutes:g}"]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import torch
 from fastai.callback.schedule import ParamScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from s11_fastai.errors import S11Error
-from s11_fastai.learner import Accuracy, Position, S11Learner
+from s11_fastai.learner import Position, S11Learner
+from s11_fastai.metrics import Accuracy
 
 
 class State(NamedTuple):
@@ -70,16 +71,27 @@ def capture(learn: S11Learner, at: dict) -> State:
     return State(tensors, values)
 
 
+def check_network(model: nn.Module, state: State) -> None:
+    """Raise S11Error, naming a difference, where the state is of another network."""
+    kept, own = (
+        {name: tuple(value.shape) for name, value in weights.items()}
+        for weights in (below("model", state.tensors), model.state_dict())
+    )
+    for name in sorted(kept.keys() | own.keys()):
+        if kept.get(name) != own.get(name):
+            raise S11Error(
+                f"the checkpoint is of another network: {name} has shape {kept.get(name)} there "
+                f"and {own.get(name)} here; go on with the code that began the run, or begin anew"
+            )
+
+
 def restore(learn: S11Learner, state: State) -> None:
     """Put the state into a Learner that is about to fit, after every callback's `before_fit`.
 
-    `restore_progress` does the rest once the resumed epoch has begun. Raises S11Error where the
-    network is another.
+    `restore_progress` does the rest once the resumed epoch has begun.
     """
     tensors, values = state
-    weights = below("model", tensors)
-    _check_network(learn, weights)
-    learn.model.load_state_dict(weights)
+    learn.model.load_state_dict(below("model", tensors))
     _restore_optimiser(learn, tensors, values["optimiser"])
     if values["scaler"] and getattr(learn, "scaler", None):
         learn.scaler.load_state_dict(values["scaler"])
@@ -101,19 +113,6 @@ def restore_progress(learn: S11Learner, at: dict) -> None:
         learn.pct_train = at["pct_train"]
         for metric, sums in zip(_accuracies(learn), at["accuracy"], strict=True):
             metric.correct, metric.total = sums
-
-
-def _check_network(learn: S11Learner, weights: dict[str, Tensor]) -> None:
-    kept, own = (
-        {name: tuple(value.shape) for name, value in state.items()}
-        for state in (weights, learn.model.state_dict())
-    )
-    for name in sorted(kept.keys() | own.keys()):
-        if kept.get(name) != own.get(name):
-            raise S11Error(
-                f"the checkpoint is of another network: {name} has shape {kept.get(name)} there "
-                f"and {own.get(name)} here; go on with the code that began the run, or begin anew"
-            )
 
 
 def _restore_optimiser(learn: S11Learner, tensors: dict[str, Tensor], kept: dict) -> None:

@@ -8,6 +8,7 @@ import torch
 from fastai.callback.core import Callback
 from tqdm import tqdm
 
+from s11_fastai.errors import printable
 from s11_fastai.runs import RunFolder
 
 
@@ -99,7 +100,7 @@ class TimeEstimate(Callback):
 
 def say(line: str) -> None:
     """Print a line to stdout at once, above a progress bar if there is one."""
-    tqdm.write(line)
+    tqdm.write(printable(line))
     sys.stdout.flush()
 
 

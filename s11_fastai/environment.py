@@ -10,7 +10,16 @@ import torch
 
 from s11_fastai.errors import S11Error
 
-_PACKAGES = ("fastai", "torch", "torchvision", "albumentations", "numpy", "pillow", "safetensors")
+_PACKAGES = (
+    "fastai",
+    "torch",
+    "torchvision",
+    "albumentations",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "scikit-learn",
+)
 
 
 def environment(device: torch.device) -> dict:

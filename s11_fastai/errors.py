@@ -4,7 +4,8 @@ import argparse
 import errno
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import NoReturn
 
 _OTHER_PLACE = "mend the permissions or choose another place"
@@ -22,6 +23,14 @@ class S11Error(Exception):
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        # fastai rewrites the arguments of whatever a callback raises.
+        return self.message
+
 
 class DivergedError(S11Error):
     """The loss is NaN or infinite."""
@@ -37,10 +46,11 @@ class Stopped(BaseException):
         self.exit_code = 128 + signal_number
 
 
+@dataclass
 class GoOn:
     """How to go on after an end that was not planned; empty while nothing has begun."""
 
-    command = ""
+    command: str = ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,6 +82,12 @@ def plain_errors(prog: str) -> Iterator[GoOn]:
         _leave(prog, f"stopped; {what}", stop.exit_code)
 
 
+def printable(text: str) -> str:
+    """The text with what no terminal should be sent, from names of files, as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def _leave(prog: str, message: str, code: int) -> NoReturn:
-    print(f"{prog}: {message}", file=sys.stderr)
+    with suppress(OSError):  # whoever read it may be gone
+        print(f"{prog}: {printable(message)}", file=sys.stderr)
     sys.exit(code)

@@ -19,26 +19,31 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     A reader sees the old file or the new one. Where the block fails, neither a half file nor a
     changed one is left; only a process that is killed leaves its half, for `sweep` to take away.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
-    )
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+        )
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names no file, others a temporary one
         raise
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write bytes, or text as UTF-8, as a `whole_file`. Raises OSError."""
     with whole_file(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        # Names of files need not be Unicode.
+        file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
 
 
 def sweep(folder: Path, older_than: float = A_DAY) -> None:

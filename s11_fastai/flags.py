@@ -7,6 +7,7 @@ from pathlib import Path
 from s11_fastai.errors import Parser, S11Error
 from s11_fastai.settings import DEFAULTS, DEMO, check, joined, read_config
 
+CHECKPOINT_MINUTES = 2.0
 ABOUT = """The whole assignment: images in; a trained network, its record and its pictures out.
 
 Without flags: the full network on CIFAR-10 for 24 epochs. With --demo: handwritten digits,
@@ -70,7 +71,7 @@ def _parser() -> Parser:
     add(
         "--checkpoint-minutes",
         type=float,
-        default=2.0,
+        default=CHECKPOINT_MINUTES,
         metavar="M",
         help="the longest time between two checkpoints (default 2)",
     )

@@ -10,12 +10,12 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner, Metric
-from fastai.losses import BaseLoss
+from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastcore.foundation import L
-from torch import Tensor, nn
+from torch import nn
 
+from s11_fastai.metrics import Accuracy, LogProbLoss
 from s11_fastai.model import S11ResNet
 from s11_fastai.schedule import linear_one_cycle
 
@@ -119,39 +119,6 @@ def s11_learner(
 def n_parameters(model: nn.Module) -> int:
     """The number of trainable values."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-class LogProbLoss(BaseLoss):
-    """Negative log-likelihood of log-probabilities (N, C), which knows how to read them."""
-
-    def __init__(self, **kwargs) -> None:
-        super().__init__(nn.NLLLoss, **kwargs)
-
-    def activation(self, x: Tensor) -> Tensor:
-        """Log-probabilities to probabilities."""
-        return x.exp()
-
-    def decodes(self, x: Tensor) -> Tensor:
-        """Log-probabilities, or probabilities, to classes."""
-        return x.argmax(dim=self.axis)
-
-
-class Accuracy(Metric):
-    """The part of all images seen that were classified correctly, counted in whole images."""
-
-    name = "accuracy"
-
-    def reset(self) -> None:
-        self.correct, self.total = 0, 0
-
-    def accumulate(self, learn: Learner) -> None:
-        # Stays on the device: nothing waits for it before the epoch's end.
-        self.correct = self.correct + (learn.pred.argmax(dim=-1) == learn.y).sum()
-        self.total += len(learn.y)
-
-    @property
-    def value(self) -> float | None:
-        return int(self.correct) / self.total if self.total else None
 
 
 class EpochOfLoader(Callback):

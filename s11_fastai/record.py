@@ -28,15 +28,14 @@ class RecordRun(Callback):
         begun = self.resumed or {"seconds": 0.0, "batches": []}
         self.resumed = None
         self.started = time.perf_counter() - begun["seconds"]
-        self.batches = [(lr, m, torch.tensor(loss), n) for lr, m, loss, n in begun["batches"]]
+        self.batches = list(begun["batches"])
+        self.losses: list[torch.Tensor] = []  # of the last batches, which still lack theirs
 
     def after_batch(self) -> None:
         if self.training:
             hypers = self.opt.hypers[-1]
-            # The loss stays on the device until the epoch's end.
-            self.batches.append(
-                (hypers["lr"], hypers["mom"], self.learn.loss.detach(), len(self.y))
-            )
+            self.batches.append([hypers["lr"], hypers["mom"], None, len(self.y)])
+            self.losses.append(self.learn.loss.detach())
 
     def after_epoch(self) -> None:
         metrics = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1], strict=False))
@@ -58,19 +57,22 @@ class RecordRun(Callback):
         self.run.add_epoch(row, steps, self.model)
 
     def so_far(self) -> dict:
-        """Plain values; they wait for the device."""
-        lrs, momenta, losses, sizes = zip(*self.batches, strict=True) if self.batches else [()] * 4
-        values = torch.stack([loss.float() for loss in losses]).tolist() if losses else ()
+        """Plain values; the losses are fetched from the device here, all at once."""
+        if self.losses:
+            values = torch.stack(self.losses).tolist()
+            for batch, loss in zip(self.batches[-len(values) :], values, strict=True):
+                batch[2] = loss
+            self.losses = []
         return {
             "seconds": time.perf_counter() - self.started,
-            "batches": [list(batch) for batch in zip(lrs, momenta, values, sizes, strict=True)],
+            "batches": [list(batch) for batch in self.batches],
         }
 
 
 class StopWhenDiverged(Callback):
     """Raises DivergedError in the step whose loss is NaN or infinite.
 
-    In mixed precision a step that the scaler has skipped is none: it changed no weight.
+    In mixed precision the scaler skips steps whose gradients overflow; the loss is finite there.
     """
 
     order = 54  # before anything of the step is recorded
@@ -80,8 +82,7 @@ class StopWhenDiverged(Callback):
 
     def after_batch(self) -> None:
         loss = self.learn.loss.item()
-        skipped = getattr(getattr(self.learn, "mixed_precision", None), "skipped", False)
-        if math.isfinite(loss) or (self.training and skipped):
+        if math.isfinite(loss):
             return
         where = f"step {self.train_iter - 1}" if self.training else "the evaluation"
         raise DivergedError(
@@ -137,6 +138,11 @@ class KeepCheckpoints(Callback):
             raise CancelFitException
 
     def _write(self, at: dict, so_far: dict) -> None:
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise DivergedError(
+                f"the weights became infinite or NaN by step {self.train_iter}: begin again with a "
+                f"lower --lr-max; the last good checkpoint is in {self.run.checkpoints.path}"
+            )
         if at["position"] != self.written:
             self.run.write_checkpoint(capture(self.learn, at), so_far)
             self.written = at["position"]

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from s11_fastai.errors import S11Error
 from s11_fastai.files import is_unfinished, sweep
 
-_LOCK = ".lock"
+_LOCK, _PID = ".lock", ".pid"
 
 
 def default_path(data: str | None) -> Path:
@@ -50,6 +50,7 @@ def locked(path: Path) -> Iterator[None]:
     The system lets go of a dead process's lock. Raises S11Error, with the process's number, where
     another holds it. A folder in which nothing was begun is taken away again.
     """
+    was_there = path.exists()
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / _LOCK)
     try:
@@ -60,23 +61,34 @@ def locked(path: Path) -> Iterator[None]:
         ) from None
     try:
         with suppress(OSError):  # a full disk: the number is for people only
-            (path / _LOCK).write_text(str(os.getpid()))
+            (path / _PID).write_text(str(os.getpid()))
         sweep(path, older_than=0)
         yield
     finally:
-        lock.release()
-        if not holds_run(path):
-            with suppress(OSError):
+        with suppress(OSError):
+            (path / _PID).unlink()
+            if not holds_run(path):
                 (path / _LOCK).unlink()
-                path.rmdir()
+                if not was_there:
+                    path.rmdir()
+        lock.release()
+
+
+def lock_of(path: Path) -> tuple[int, int] | None:
+    """What tells the folder's lock from one made later: while it is held, no other file is it."""
+    try:
+        status = os.stat(path / _LOCK)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _holder(path: Path) -> str:
     try:
-        return f"process {int((path / _LOCK).read_text())}"
+        return f"process {int((path / _PID).read_text())}"
     except (OSError, ValueError):
         return "another process"
 
 
 def _is_ours(file: Path) -> bool:
-    return file.name == _LOCK or is_unfinished(file)
+    return file.name in (_LOCK, _PID) or is_unfinished(file)

@@ -1,6 +1,5 @@
 """The run folder: what is written where, and when."""
 
-import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,28 +16,9 @@ from s11_fastai.checkpoint_folder import CheckpointFolder
 from s11_fastai.errors import S11Error
 from s11_fastai.files import write_atomically
 from s11_fastai.lr_bounds import LRBounds
+from s11_fastai.rows import EpochRow, StepRow, best_of, to_csv
+from s11_fastai.run_path import lock_of
 from s11_fastai.sealed import write_sealed
-
-
-class EpochRow(NamedTuple):
-    """One row of `history.csv`: losses in nats, accuracies as fractions, the epoch's last lr."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    valid_loss: float
-    valid_accuracy: float
-    lr: float
-    seconds: float
-
-
-class StepRow(NamedTuple):
-    """One row of `steps.csv`; steps count from 0, the loss is the batch's own."""
-
-    step: int
-    lr: float
-    momentum: float
-    loss: float
 
 
 class Saved(NamedTuple):
@@ -51,7 +31,8 @@ class Saved(NamedTuple):
 class RunFolder:
     """The files of one run. Every file is written whole or not at all.
 
-    `config` is the run's settings, `env` what it runs on; `saved` is set where it goes on.
+    `config` is the run's settings, `env` what it runs on; `saved` is set where it goes on. It is
+    made while the folder is `locked`.
     """
 
     def __init__(self, path: Path, config: Mapping, env: Mapping) -> None:
@@ -62,15 +43,16 @@ class RunFolder:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.checkpoints = CheckpointFolder(path / "checkpoint")
         self.saved: Saved | None = None
+        self._lock = lock_of(path)
 
-    def begin(self) -> None:
-        """Write what the run is, into a folder that is new or empty."""
+    def write_config(self) -> None:
+        """Write what the run is, and on what it runs."""
         write_atomically(self.path / "config.json", _json(self.config))
         self.write_json("env.json", self.env)
 
     @contextmanager
     def taken_back_on_error(self) -> Iterator[None]:
-        """Take back what `begin` wrote where an S11Error shows that there can be no such run."""
+        """Take back what `write_config` wrote where an S11Error shows that there can be no run."""
         try:
             yield
         except S11Error:
@@ -85,8 +67,7 @@ class RunFolder:
 
     @property
     def best(self) -> EpochRow | None:
-        """The epoch with the highest accuracy on the evaluated images, of equals the earliest."""
-        return max(self.history, key=lambda row: row.valid_accuracy, default=None)
+        return best_of(self.history)
 
     def write_json(self, name: str, value: Mapping) -> None:
         self._write(name, _json(value))
@@ -164,26 +145,18 @@ class RunFolder:
         self.write_json("results.json", results)
 
     def _write_rows(self) -> None:
-        self._write("history.csv", _csv(EpochRow, self.history))
-        self._write("steps.csv", _csv(StepRow, self.steps))
+        self._write("history.csv", to_csv(EpochRow, self.history))
+        self._write("steps.csv", to_csv(StepRow, self.steps))
 
     def _write(self, name: str, data: bytes | str) -> None:
         self._check_there()
         write_atomically(self.path / name, data)
 
     def _check_there(self) -> None:
-        # Writing would make the folder anew, without what was in it.
-        if not (self.path / "config.json").exists():
+        # Writing would make the folder anew, or into another run's.
+        if not (self.path / "config.json").exists() or lock_of(self.path) != self._lock:
             raise S11Error(f"{self.path} was moved or removed while the run went on: begin again")
 
 
 def _json(value: Mapping) -> str:
     return json.dumps(value, indent=2) + "\n"
-
-
-def _csv(row: type, rows: Sequence[NamedTuple]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(row._fields)
-    writer.writerows(rows)
-    return text.getvalue()

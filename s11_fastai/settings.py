@@ -96,7 +96,7 @@ def _fits(name: str, value: object) -> bool:
     if value is None:
         return DEFAULTS[name] is None
     kind = _KINDS.get(name, type(DEFAULTS[name]))
-    return type(value) is kind or (kind is float and type(value) is int)
+    return type(value) is kind
 
 
 def _shown(value: object) -> str:

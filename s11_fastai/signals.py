@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from s11_fastai.errors import Stopped
 
@@ -49,5 +49,6 @@ class StopSignals:
             signal.signal(each, signal.SIG_DFL)
         if not self._patient:
             raise Stopped(number)
-        # Not print(), which the signal may have interrupted.
-        os.write(2, b"\nstopping after this step; once more stops at once\n")
+        # Not print(), which the signal may have interrupted; whoever read it may be gone.
+        with suppress(OSError):
+            os.write(2, b"\nstopping after this step; once more stops at once\n")

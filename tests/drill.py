@@ -7,7 +7,6 @@ are forked from this one once it has its imports done. Exits with 1 where a run 
 """
 
 import argparse
-import csv
 import os
 import random
 import shutil
@@ -26,13 +25,25 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the same in every process, and no threads
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
-import albumentations  # noqa: F401 - imported here so that no child has to
+import albumentations  # noqa: F401
 import run
 from PIL import Image
 
-from s11_fastai import figures, lr_bounds, record, report, resume, runs, sources  # noqa: F401
+# Here, so that no child has to: what the run imports as it goes.
+from s11_fastai import (  # noqa: F401
+    console,
+    environment,
+    figures,
+    lr_bounds,
+    record,
+    report,
+    resume,
+    runs,
+    sources,
+)
 from s11_fastai.learner import S11Learner
 from s11_fastai.sources import cache, digits, folder
+from tests.same import compare
 
 FLAGS = "--width 2 --bs 64 --epochs 3 --peak-epoch 1 --device cpu --checkpoint-minutes 0.0005"
 SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
@@ -40,7 +51,7 @@ SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
 MOMENTS = {
     "decoding": (folder, "_decode_all"),
     "cache": (cache, "_write"),
-    "beginning": (runs.RunFolder, "begin"),
+    "beginning": (runs.RunFolder, "write_config"),
     "bounds": (lr_bounds, "find_lr_bounds"),
     "step": (S11Learner, "_do_one_batch"),
     "evaluation": (S11Learner, "_do_epoch_validate"),
@@ -125,7 +136,7 @@ def one_run(data: Path, top: Path, calls: dict, rng: random.Random, most: int) -
         status = attempt(data, top, "run", lambda plan=plan: hit(*plan))
         if status == 0:
             return killed  # it was faster
-        check_end(status, which, (top / "log").read_text())
+        check_end(status, which, plan[-1], (top / "log").read_text())
         killed[moment, which] += 1
     status = attempt(data, top, "run", lambda: None)
     assert status == 0, (status, (top / "log").read_text())
@@ -145,6 +156,7 @@ def attempt(data: Path, top: Path, name: str, prepare: Callable[[], None]) -> in
             os.dup2(log, 1)
             os.dup2(log, 2)
             sources._fastai_path = lambda folder: top / "home" / folder
+            environment._git_revision = lambda: None  # somebody may work on the code meanwhile
             prepare()
             run.main(["--data", str(data), "--out", str(top / name), "--resume", *FLAGS.split()])
             code = 0
@@ -160,9 +172,10 @@ def attempt(data: Path, top: Path, name: str, prepare: Callable[[], None]) -> in
     return os.waitstatus_to_exitcode(status)
 
 
-def check_end(status: int, which: signal.Signals, log: str) -> None:
-    """An end by a signal is that signal's, and a plain one says how to go on."""
-    assert status in (-which, 128 + which), f"{which.name} ended with {status}:\n{log}"
+def check_end(status: int, which: signal.Signals, again: float | None, log: str) -> None:
+    """An end by a signal is that signal's; SIGKILL and a second one end at once."""
+    ends = {-which} if which is signal.SIGKILL else {128 + which} | ({-which} if again else set())
+    assert status in ends, f"{which.name} ended with {status}:\n{log}"
     assert "Traceback" not in log, log
     if status > 0:
         assert "go on with: " in log or "nothing to keep yet" in log, log
@@ -206,32 +219,6 @@ def hit(moment: str, nth: int, delay: float, which: signal.Signals, again: float
         return function(*args, **kwargs)
 
     setattr(place, attribute, struck)
-
-
-def compare(reference: Path, path: Path) -> list[str]:
-    """The files that differ, or are in one folder only; of the history all but the seconds."""
-    skipped = {"report.html", ".lock"}
-    theirs, ours = (
-        {
-            p.relative_to(top).as_posix(): p
-            for p in top.rglob("*")
-            if p.is_file() and p.name not in skipped and p.parent.name != "checkpoint"
-        }
-        for top in (reference, path)
-    )
-    wrong = sorted(theirs.keys() ^ ours.keys())
-    for name in sorted(theirs.keys() & ours.keys()):
-        if content(theirs[name]) != content(ours[name]):
-            wrong.append(name)
-    wrong += [p.name for p in path.rglob(".*.part")]
-    return wrong
-
-
-def content(path: Path) -> object:
-    if path.name != "history.csv":
-        return path.read_bytes()
-    with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 if __name__ == "__main__":

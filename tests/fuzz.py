@@ -29,7 +29,7 @@ from s11_fastai import load_images, sources
 from s11_fastai.checkpoint_folder import CheckpointFolder
 from s11_fastai.console import summary
 from s11_fastai.errors import S11Error
-from s11_fastai.resume import finished
+from s11_fastai.records import read_results
 from s11_fastai.sealed import Damaged, read_sealed, write_sealed
 from s11_fastai.settings import DEFAULTS, check, differences, read_config
 from s11_fastai.sources import ImageSet, batches, cache, fingerprint
@@ -74,6 +74,7 @@ def fuzz(top: Path, inputs: int, seed: int) -> Counter:
             print(f"FOUND with input {i} of seed {seed}, kept as {kept}", file=sys.stderr)
             raise
         assert contents(top / "files") == before, f"input {i} changed files"
+        assert {place.name for place in top.iterdir()} <= {"files", "home"}
         ends[list(targets)[i % len(targets)], end] += 1
         file.write_bytes(whole)
         shutil.rmtree(top / "home", ignore_errors=True)
@@ -161,7 +162,8 @@ def make_run(run: Path) -> Path:
         folder.write(epoch, 0, {"x": torch.full((50,), epoch)}, {"epoch": epoch})
     write_sealed(run / "model.safetensors", {"x": torch.arange(50.0)})
     (run / "config.json").write_text(json.dumps(DEFAULTS, indent=2))
-    figures = {"final_accuracy": 0.5, "best_accuracy": 0.5, "best_epoch": 1, "evaluated_on": "test"}
+    figures = {"params": 10, "final_accuracy": 0.5, "best_accuracy": 0.5, "best_epoch": 1}
+    figures |= {"data": "digits", "evaluated_on": "test"}
     (run / "results.json").write_text(json.dumps(figures))
     return run
 
@@ -231,7 +233,7 @@ def a_config(file: Path) -> str:
 
 
 def results(file: Path) -> str:
-    found = finished(file.parent)
+    found = read_results(file.parent)
     assert not found or summary(found)
     return "results" if found else "not finished"
 

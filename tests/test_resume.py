@@ -9,8 +9,8 @@ import pytest
 import run
 import torch
 from conftest import BOUNDS, SMALL, read
-from drill import compare
 from PIL import Image
+from same import compare
 
 from s11_fastai import checkpoint, environment, record
 from s11_fastai.learner import S11Learner
@@ -189,6 +189,59 @@ def test_checkpoints_come_by_the_clock_at_each_epochs_end_and_the_last_two_stay(
     ]
 
 
+def test_over_a_damaged_checkpoint_it_goes_on_from_the_one_before(undisturbed, tmp_path, capsys):
+    whole, _, argv = undisturbed
+    out = tmp_path / "r"
+    stopped(argv, out, 8)
+    damaged = newest(out)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    run.main(["--out", str(out), "--resume"])
+    said = capsys.readouterr().out
+    assert f"{damaged.name} has another checksum than it was written with; going on from" in said
+    assert "going on after 4 steps" in said
+    assert compare(whole, out) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("all damaged", "holds no checkpoint that can be read"),
+        ("none left", "has lost its checkpoints"),
+        ("another network", "of another network: layer9.weight has shape (3,) there and None here"),
+        ("another format", "has format 's11-checkpoint-0'"),
+        ("no config", "config.json is damaged or of another version"),
+    ],
+)
+def test_what_cannot_go_on_is_one_line_and_changes_nothing(
+    undisturbed, tmp_path, capsys, how, says
+):
+    _, _, argv = undisturbed
+    out = tmp_path / "r"
+    stopped(argv, out, 8)
+    tensors, about = read_sealed(newest(out))
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    if how == "all damaged":
+        for file in (out / "checkpoint").iterdir():
+            file.write_bytes(b"")
+    elif how == "none left":
+        shutil.rmtree(out / "checkpoint")
+    elif how == "another network":
+        tensors["learner.model.layer9.weight"] = torch.zeros(3)
+        write_sealed(newest(out), tensors, about)
+    elif how == "another format":
+        write_sealed(newest(out), tensors, about | {"format": "s11-checkpoint-0"})
+    else:
+        (out / "config.json").write_bytes(b"{")
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run.main(["--out", str(out), "--resume", "--data", argv[1]])
+    assert stop.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert says in said
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
 def test_a_setting_that_differs_is_refused_with_both_values(undisturbed, tmp_path, capsys):
     _, _, argv = undisturbed
     out = tmp_path / "r"
@@ -223,7 +276,8 @@ def test_moved_images_are_the_same_data_and_changed_ones_are_refused(
     stopped(argv, tmp_path / "r", 3)
     shutil.copytree(tmp_path / "r", tmp_path / "s")
     run.main(["--data", str(moved), "--out", str(tmp_path / "r"), "--resume"])
-    assert compare(whole, tmp_path / "r") == []
+    assert compare(whole, tmp_path / "r") == ["config.json"]
+    assert read(tmp_path / "r/config.json")["data"] == str(moved)
     Image.new("RGB", (32, 32)).save(moved / "train/cat/0000.png")
     with pytest.raises(SystemExit) as stop:
         run.main(["--data", str(moved), "--out", str(tmp_path / "s"), "--resume"])

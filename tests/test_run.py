@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from s11_fastai import linear_one_cycle, load_images
 from s11_fastai.environment import pick_device
-from s11_fastai.runs import EpochRow, RunFolder
+from s11_fastai.rows import EpochRow
+from s11_fastai.runs import RunFolder
 
 
 def test_the_run_folder_holds_what_the_design_says(finished):
@@ -98,7 +99,7 @@ def test_the_same_seed_gives_the_same_files_to_the_byte(finished, pets, tmp_path
 
 def test_the_best_epochs_weights_are_kept_and_of_equals_the_earliest(tmp_path):
     folder, model = RunFolder(tmp_path, {}, {}), torch.nn.Linear(1, 1, bias=False)
-    folder.begin()
+    folder.write_config()
     for epoch, accuracy in enumerate([0.5, 0.7, 0.7, 0.6], start=1):
         model.weight.data.fill_(epoch)
         folder.add_epoch(EpochRow(epoch, 0, 0, 0, accuracy, 0, 0), [], model)

@@ -103,3 +103,17 @@ def test_digits_are_split_stratified_and_fixed():
     assert (np.abs(shares - 0.2) < 0.01).all()
     assert images.train.images.shape[1:] == (32, 32, 3)
     assert images.fingerprint == load_images("digits").fingerprint
+
+
+@pytest.mark.parametrize("name", ["bell\x07", "two\nlines", "\x1b]0;title", "caf\udce9"])
+def test_a_class_that_is_no_printable_text_is_refused(image_folder, name):
+    for part in ("train", "test"):
+        (image_folder / part / "dog").rename(image_folder / part / name)
+    said = refused_data(image_folder)
+    assert "is no printable text" in said
+    assert said.isprintable()
+
+
+def test_a_folders_unprintable_name_is_shown_with_escapes(image_folder):
+    renamed = image_folder.rename(image_folder.parent / "caf\udce9 \x1b[2J")
+    assert load_images(renamed).name == r"caf\udce9 \x1b[2J"

@@ -11,11 +11,13 @@ import sys
 import pytest
 import run
 import torch
-from conftest import BOUNDS, ROOT, SMALL, read
-from drill import compare
+from conftest import BOUNDS, ROOT, SMALL, read, refused_data
+from fastai.callback.core import Callback, CancelStepException
+from same import compare
 
 from s11_fastai import get_dls, s11_learner
 from s11_fastai.errors import DivergedError, S11Error, Stopped
+from s11_fastai.learner import S11Learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.record import StopWhenDiverged
 from s11_fastai.run_path import locked
@@ -28,9 +30,8 @@ from s11_fastai.sources import folder
 def ended(argv, capsys) -> tuple[int, str]:
     with pytest.raises(SystemExit) as stop:
         run.main([str(a) for a in argv])
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    return stop.value.code, said.splitlines()[-1]
+    (said,) = capsys.readouterr().err.splitlines()
+    return stop.value.code, said
 
 
 @pytest.fixture
@@ -56,11 +57,12 @@ def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
     learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
     loss_func, count = learn.loss_func, iter(range(100))
 
-    def infinite_at_the_seventh(pred, y):  # three of training are evaluation's first epoch
+    def infinite_in_the_second_epoch(pred, y):
         loss = loss_func(pred, y)
-        return loss * float("inf") if next(count) == 8 else loss
+        # An epoch has four batches of training and three of evaluation.
+        return loss * float("inf") if next(count) == 4 + 3 + 1 else loss
 
-    learn.loss_func = infinite_at_the_seventh
+    learn.loss_func = infinite_in_the_second_epoch
     guard = StopWhenDiverged(RunFolder(tmp_path, {}, {}))
     said = pytest.raises(DivergedError, match=r"inf in step 5 of epoch 2 at lr 0.02")
     with learn.no_bar(), learn.no_logging(), said:
@@ -68,24 +70,41 @@ def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
 
 
 def test_a_step_that_the_scaler_skipped_does_not_end_the_run(images, tmp_path):
+    """fastai's MixedPrecision with a scaler that finds the first gradients infinite."""
+
+    class SkipsOne(Callback):
+        order = 10
+        skip = True
+
+        def before_step(self):
+            if self.skip:
+                self.skip = False
+                raise CancelStepException
+
     torch.manual_seed(0)
     learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
-    loss_func = learn.loss_func
-    learn.loss_func = lambda pred, y: loss_func(pred, y) * float("inf")
     guard = StopWhenDiverged(RunFolder(tmp_path, {}, {}))
-    guard.learn = learn
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=0.01, cbs=[SkipsOne(), guard])
+    assert len(learn.recorder.losses) == 4
 
-    class Skipped:
-        skipped = True
 
-    learn.training, learn.mixed_precision = True, Skipped()
-    learn.loss = torch.tensor(float("inf"))
-    guard.after_batch()
-    Skipped.skipped = False
-    learn.epoch, learn.train_iter = 0, 1
-    learn.create_opt()
-    with pytest.raises(DivergedError):
-        guard.after_batch()
+def test_weights_that_are_not_finite_are_no_good_checkpoint(argv, tmp_path, monkeypatch, capsys):
+    """The last step's loss is finite, what it did to the weights is not."""
+    do_one_batch, count = S11Learner._do_one_batch, iter(range(100))
+
+    def overflow(self):
+        do_one_batch(self)
+        if next(count) == 2:
+            self.model.fc.bias.data[0] = float("inf")
+
+    monkeypatch.setattr(S11Learner, "_do_one_batch", overflow)
+    code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
+    assert code == 3
+    assert "the weights became infinite or NaN by step 3" in said
+    for file in (tmp_path / "r/checkpoint").iterdir():
+        tensors, _ = read_sealed(file)
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
 def test_a_second_run_is_refused_and_named(argv, tmp_path, capsys):
@@ -143,6 +162,23 @@ def test_a_run_whose_folder_goes_away_does_not_make_it_anew(argv, tmp_path, monk
     assert not (tmp_path / "r").exists()
 
 
+def test_a_folder_that_became_another_runs_is_not_written_to(argv, monkeypatch, capsys):
+    add_epoch = RunFolder.add_epoch
+
+    def replaced(self, *args):
+        config = (self.path / "config.json").read_text()
+        shutil.rmtree(self.path)
+        with locked(self.path):
+            (self.path / "config.json").write_text(config)
+        add_epoch(self, *args)
+
+    monkeypatch.setattr(RunFolder, "add_epoch", replaced)
+    code, said = ended(argv, capsys)
+    assert code == 2
+    assert "was moved or removed" in said
+    assert {p.name for p in argv[3].iterdir()} <= {"config.json", ".lock"}
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Mount a file system of its own; it is taken away at the end."""
@@ -176,7 +212,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_with_more_space(
     code, said = ended(argv, capsys)
     assert code == 2
     assert "No space left on device; free some space" in said
-    assert said.endswith("--resume")
+    assert said.endswith("--resume --checkpoint-minutes 0")
     assert not list(disk.rglob("*.part"))
     assert list((disk / "r/checkpoint").iterdir())
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
@@ -217,14 +253,14 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 
     def full(handle):
         if next(count) >= 8:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(handle)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
     assert code == 2
-    assert "somewhere: No space left" in said
+    assert "/r/best.safetensors: No space left" in said
     kept = sorted((tmp_path / "r/checkpoint").iterdir())
     assert len(kept) == 2
     for file in kept:
@@ -270,6 +306,16 @@ def test_no_decoding_process_outlives_the_one_that_asked():
     while os.read(alive, 1):  # ends when the last process that holds the other end has ended
         pass
     os.close(alive)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_a_decoding_process_that_is_killed_is_told(image_folder, monkeypatch):
+    monkeypatch.setattr(folder, "_decode_chunk", _killed)
+    assert "for want of memory" in refused_data(image_folder)
+
+
+def _killed(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _wait_forever(held: int) -> None:

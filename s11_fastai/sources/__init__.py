@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from s11_fastai.errors import S11Error
+from s11_fastai.errors import S11Error, printable
 from s11_fastai.sources.archive import Tree, archive_key, archive_tree, folder_key, folder_tree
 from s11_fastai.sources.batches import is_batches_folder, read_batches
 from s11_fastai.sources.cache import cached
@@ -40,8 +40,8 @@ def load_images(data: str | Path | None = None) -> ImageSet:
     else:
         raise S11Error(f"{data!r} does not exist: give a folder, .tar, .tgz, .tar.gz or 'digits'")
     images = cached(_fastai_path("data") / "s11-cache", key, decode)
-    name = _KNOWN.get(images.fingerprint) or images.name or path.resolve().name.split(".")[0]
-    return replace(images, name=name)
+    place = printable(path.resolve().name.split(".")[0])
+    return replace(images, name=_KNOWN.get(images.fingerprint) or images.name or place)
 
 
 def _decode(tree: Tree, path: Path) -> ImageSet:
@@ -56,6 +56,9 @@ def _decode(tree: Tree, path: Path) -> ImageSet:
             name = ""
         else:
             continue
+        unprintable = [name for name in classes if not name.isprintable()]
+        if unprintable:
+            raise S11Error(f"{path}: the class {unprintable[0]!r} is no printable text: rename it")
         mark = fingerprint(classes, train, test)
         return ImageSet(name, classes, train, test, mark)
     raise S11Error(
