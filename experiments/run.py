@@ -16,7 +16,6 @@ from s11_fastai.signals import StopSignals
 if TYPE_CHECKING:
     from s11_fastai.learner import S11Learner
     from s11_fastai.runs import RunFolder
-    from s11_fastai.sources import ImageSet
 
 
 def main(argv: list[str] | None = None) -> S11Learner | None:
@@ -34,7 +33,9 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
     from s11_fastai import S11ResNet, get_dls, load_images, s11_learner
     from s11_fastai.console import say, summary
     from s11_fastai.environment import environment, pick_device
+    from s11_fastai.figures import draw_images
     from s11_fastai.records import read_results
+    from s11_fastai.report import page_of_the_end
     from s11_fastai.resume import begin_or_go_on
     from s11_fastai.run_path import check_free, default_path, holds_run, locked
     from s11_fastai.runs import RunFolder
@@ -56,7 +57,7 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
     torch.manual_seed(args.seed)
     dls = get_dls(images, args.bs, seed=args.seed, device=device)
     learn = s11_learner(dls, S11ResNet(dls.c, args.width), momentum=args.momentum, wd=args.wd)
-    env = environment(device) | {"data_fingerprint": images.fingerprint}
+    env = environment(device) | images.facts()
     steps = args.epochs * len(dls.train)
     say(f"{learn.describe()}, {steps:,} steps of {args.bs} images on {env['device_name']}")
 
@@ -65,8 +66,10 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
         for line in begin_or_go_on(run, learn.model, args.resume):
             say(line)
         go_on.command = command(out, args.checkpoint_minutes)
-        train(learn, run, args, signals)
-        leave(run, images, learn)
+        with page_of_the_end(out):
+            draw_images(out, images, args.seed)
+            train(learn, run, args, signals)
+            leave(run, learn)
     return learn
 
 
@@ -76,7 +79,7 @@ def train(
     """Find the bounds where they are not known, then fit one linear cycle, or the rest of it."""
     from s11_fastai.console import EpochTable, StepBar, TimeEstimate, say
     from s11_fastai.lr_bounds import RANGE_TEST_STEPS, choose_lr_bounds
-    from s11_fastai.record import KeepCheckpoints, RecordRun, StopWhenDiverged
+    from s11_fastai.record import KeepCheckpoints, KeepPage, RecordRun, StopWhenDiverged
 
     steps, evaluations = (args.epochs * len(dl) for dl in learn.dls.loaders)
     to_find = 0 if run.bounds or (args.lr_min and args.lr_max) else RANGE_TEST_STEPS
@@ -104,23 +107,26 @@ def train(
                 record,
                 EpochTable(run, learn.dls.train.images.evaluated_on),
                 checkpoints,
+                KeepPage(run),
                 StepBar("training", steps),
                 estimate,
             ],
         )
 
 
-def leave(run: RunFolder, images: ImageSet, learn: S11Learner) -> None:
+def leave(run: RunFolder, learn: S11Learner) -> None:
     """The final weights, the pictures and the page; results.json last, as the mark of the end."""
     from s11_fastai.console import say, summary
-    from s11_fastai.figures import draw_figures
+    from s11_fastai.figures import draw_predictions, draw_records
     from s11_fastai.learner import n_parameters
+    from s11_fastai.records import read_records
     from s11_fastai.report import write_report
 
     run.write_weights("model.safetensors", learn.model.state_dict())
-    draw_figures(run, images)
-    results = run.results(n_parameters(learn.model), images.name, images.evaluated_on)
-    page = write_report(run.path, results)
+    draw_records(read_records(run.path))
+    draw_predictions(run.path, learn, run.config["seed"])
+    results = run.results(n_parameters(learn.model), learn.dls.train.images.evaluated_on)
+    page = write_report(run.path, results=results)
     run.finish(results)
     say(f"{summary(results)}\neverything is in {run.path}; the page is {page}")
 

@@ -14,6 +14,7 @@ _HOME = {
     "get_dls": "data",
     "s11_learner": "learner",
     "find_lr_bounds": "lr_bounds",
+    "load_run": "opening",
     "triangular": "schedule",
     "linear_one_cycle": "schedule",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,9 +15,12 @@ from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.torch_core import TensorCategory
 from fastai.vision.core import TensorImage
 from fasttransform import Transform
+from PIL import Image, ImageOps
 
 from s11_fastai.augment import Cutout, PadCropFlip, PerImage, epoch_order, to_batch
+from s11_fastai.errors import S11Error
 from s11_fastai.sources import ImageSet, Part
+from s11_fastai.sources.imageset import SIDE
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -152,6 +156,30 @@ class LookUp(Transform):
 
     def encodes(self, i: int) -> TensorImage:
         return to_batch(self.images.pixels_of(np.asarray([i])))[0]
+
+
+def as_image(item: str | Path | Image.Image | np.ndarray) -> TensorImage:
+    """A picture as the network takes it, uint8 (3, 32, 32): cut to a square and resized.
+
+    `item` is the path of a PNG, JPEG, WebP, GIF or BMP, a PIL image, or an array, uint8 (H, W, 3)
+    or (H, W). Raises S11Error for anything else.
+    """
+    try:
+        if isinstance(item, np.ndarray):
+            if item.dtype != np.uint8:
+                raise TypeError(f"an array of {item.dtype}, not of uint8")
+            item = Image.fromarray(item)
+        elif isinstance(item, str | Path):
+            item = Image.open(item, formats=("PNG", "JPEG", "WEBP", "GIF", "BMP"))
+        image = item.convert("RGB")
+        if image.size != (SIDE, SIDE):
+            image = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC)
+    except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:
+        raise S11Error(
+            f"{item if isinstance(item, str | Path) else type(item).__name__} is no picture that "
+            f"can be read ({error}): give a path, a PIL image or a uint8 array"
+        ) from error
+    return to_batch(np.asarray(image)[None])[0]
 
 
 class ClassName:

@@ -15,6 +15,7 @@ from fastai.optimizer import OptimWrapper
 from fastcore.foundation import L
 from torch import nn
 
+from s11_fastai.data import as_image
 from s11_fastai.metrics import Accuracy, LogProbLoss
 from s11_fastai.model import S11ResNet
 from s11_fastai.schedule import linear_one_cycle
@@ -38,6 +39,13 @@ class S11Learner(Learner):
     def describe(self) -> str:
         """One line: the network and its number of parameters."""
         return f"{type(self.model).__name__}, {n_parameters(self.model):,} parameters"
+
+    def predict(self, item: object, **kwargs) -> tuple:
+        """fastai's `predict` for one picture: (class name, class, probabilities).
+
+        `item` is a path, a PIL image or a uint8 array, or the index of one of the Learner's images.
+        """
+        return super().predict(item if isinstance(item, int) else as_image(item), **kwargs)
 
     def fit_one_cycle(
         self,

@@ -9,6 +9,7 @@ from fastai.callback.core import Callback, CancelFitException
 
 from s11_fastai.checkpoint import between_epochs, capture, progress, restore, restore_progress
 from s11_fastai.errors import DivergedError
+from s11_fastai.report import write_report
 from s11_fastai.runs import EpochRow, RunFolder, StepRow
 
 
@@ -90,6 +91,21 @@ class StopWhenDiverged(Callback):
             f"{self.opt.hypers[-1]['lr']:.3g}: begin again with a lower --lr-max, or look at the "
             f"images and labels; the last good checkpoint is in {self.run.checkpoints.path}"
         )
+
+
+class KeepPage(Callback):
+    """Writes the page when the fit begins and after each epoch."""
+
+    order = 66  # after the checkpoint, from which the run would go on
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def before_fit(self) -> None:
+        write_report(self.run.path, "running")
+
+    def after_epoch(self) -> None:
+        write_report(self.run.path, "running")
 
 
 class KeepCheckpoints(Callback):

@@ -1,59 +1,118 @@
 """The page that a person opens: the records of a run folder, made into one file."""
 
 import base64
-import csv
-import json
-from collections.abc import Mapping
+import io
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from PIL import Image
 
+from s11_fastai import reference
+from s11_fastai.charts import HEIGHT, WIDTH
+from s11_fastai.errors import S11Error
 from s11_fastai.files import write_atomically
+from s11_fastai.page_curves import charts_of
+from s11_fastai.records import Records, read_records
+from s11_fastai.settings import DEFAULTS, flag
 
-# The pictures in the order of the page, each with what it shows.
-CAPTIONS = {
-    "accuracy": "Accuracy of each epoch",
-    "loss": "Loss of each epoch",
-    "lr_find": "The learning-rate range test and the bounds it gave",
-    "schedule": "The learning rate of every training step",
+# The pictures in the order of the page, each with its caption and what it shows in words.
+PICTURES = {
+    "misclassified": "Misclassified images, with the class that was predicted and the actual one",
+    "gradcam": "Where the network looked: Grad-CAM of those images for both classes",
+    "gradcam_layers": "Grad-CAM of five of them through the network's layers",
+    "top_losses": "The images with the highest losses",
+    "confusion": "Which classes are taken for which",
+    "confused_pairs": "The pairs most often confused",
+    "per_class": "Precision and recall of each class",
+    "calibration": "How often the network is right when it is this sure",
     "samples": "Five training images of each class",
     "augmented": "One training image as the network sees it",
 }
 
 
-def write_report(run: Path, results: Mapping) -> Path:
-    """Make `report.html` from the results and the records in the run folder.
+def write_report(run: Path, state: str = "finished", results: Mapping | None = None) -> Path:
+    """Make `report.html` from the records in the run folder, on which alone it depends.
 
-    Its pictures are inside, so that it needs neither the folder nor a network.
+    `state` is "running", "stopped" or "finished"; `results` stand in for those that are not
+    written yet. The pictures are inside, the page asks for nothing. Raises S11Error for a folder
+    that holds no run.
     """
-    environment = Environment(
-        loader=PackageLoader("s11_fastai"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
-    page = environment.get_template("report.html").render(
-        results=results,
-        config=_json(run / "config.json"),
-        env=_json(run / "env.json"),
-        history=_rows(run / "history.csv"),
-        figures=[
-            (_embedded(run / "figures" / f"{name}.png"), text) for name, text in CAPTIONS.items()
+    records = read_records(run)
+    if results:
+        records = replace(records, results=dict(results))
+    page = _template().render(
+        run=records,
+        state=state,
+        now=time.time(),
+        pace=_pace(records),
+        charts=charts_of(records),
+        width=WIDTH,
+        height=HEIGHT,
+        reference=reference if records.is_cifar10 else None,
+        pictures=[
+            (picture, caption)
+            for name, caption in PICTURES.items()
+            if (picture := embedded(run / "figures" / f"{name}.png"))
         ],
+        command=command(records.config),
     )
     write_atomically(run / "report.html", page)
     return run / "report.html"
 
 
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text())
+@contextmanager
+def page_of_the_end(run: Path) -> Iterator[None]:
+    """However the run ends inside, its page does not go on saying that it runs."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, S11Error):
+            write_report(run, "stopped")
+        raise
 
 
-def _rows(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+def command(config: Mapping) -> str:
+    """The command that makes the run again, settings that are the default left out."""
+    words = ["python", "experiments/run.py"]
+    for name, value in config.items():
+        if value != DEFAULTS[name]:
+            words += [flag(name), f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
 
 
-def _embedded(picture: Path) -> str | None:
-    """The picture as a data URI; None where the run drew no such picture."""
-    if not picture.exists():
+def embedded(picture: Path) -> str | None:
+    """The picture as a data URI, as WebP, which takes a third of the room; None where it cannot
+    be read."""
+    packed = io.BytesIO()
+    try:
+        with Image.open(picture, formats=("PNG",)) as image:
+            image.convert("RGB").save(packed, "WEBP", quality=82)
+    except (OSError, ValueError, SyntaxError):
         return None
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+    return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("s11_fastai"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
+    environment.filters["when"] = lambda t: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(t))
+    return environment.get_template("report.html")
+
+
+def _pace(records: Records) -> float | None:
+    """Seconds an epoch, by the last three."""
+    latest = [row.seconds for row in records.history[-3:]]
+    return sum(latest) / len(latest) if latest else None

@@ -58,6 +58,7 @@ def _refuse(run: RunFolder, wrong: Sequence[str]) -> None:
 def _changes(run: RunFolder, before: Mapping) -> list[str]:
     """A line on what is another than where the checkpoint was written; `env.json` will keep it."""
     resumed = before.get("resumed", [])
+    run.env["data"] = before.get("data", run.env["data"])  # the same images under another name
     changed = {
         key: [before.get(key), run.env.get(key)]
         for key in sorted((before.keys() | run.env.keys()) - {"resumed"})

@@ -1,6 +1,5 @@
 """The run folder: what is written where, and when."""
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from matplotlib.figure import Figure
 
 from s11_fastai.checkpoint import State, below
 from s11_fastai.checkpoint_folder import CheckpointFolder
@@ -81,11 +79,6 @@ class RunFolder:
         self._check_there()
         write_sealed(self.path / name, weights)
 
-    def write_figure(self, name: str, figure: Figure) -> None:
-        image = io.BytesIO()
-        figure.savefig(image, format="png")
-        self._write(f"figures/{name}.png", image.getvalue())
-
     def add_epoch(self, row: EpochRow, steps: Sequence[StepRow], model: torch.nn.Module) -> None:
         """Take in a finished epoch, and its weights where it is the best so far."""
         self.history.append(row)
@@ -125,7 +118,7 @@ class RunFolder:
             self.write_weights("best.safetensors", self.best_weights)
             self._write_rows()
 
-    def results(self, n_parameters: int, data: str, evaluated_on: str) -> dict:
+    def results(self, n_parameters: int, evaluated_on: str) -> dict:
         """What came out, for `results.json`; accuracies are fractions."""
         return {
             "params": n_parameters,
@@ -136,7 +129,7 @@ class RunFolder:
             "lr_min": self.bounds.lr_min,
             "lr_max": self.bounds.lr_max,
             "seed": self.config["seed"],
-            "data": data,
+            "data": self.env["data"],
             "evaluated_on": evaluated_on,
         }
 

@@ -58,7 +58,7 @@ MOMENTS = {
     "checkpoint": (runs.RunFolder, "write_checkpoint"),
     "records": (runs.RunFolder, "add_epoch"),
     "weights": (runs.RunFolder, "write_weights"),
-    "picture": (runs.RunFolder, "write_figure"),
+    "picture": (figures, "write_figure"),
     "page": (report, "write_report"),
     "finish": (runs.RunFolder, "finish"),
     "resuming": (runs.RunFolder, "take_up"),

@@ -42,6 +42,16 @@ class ImageSet:
             f"fingerprint {self.fingerprint[:12]}"
         )
 
+    def facts(self) -> dict:
+        """What `env.json` keeps of the images."""
+        return {
+            "data": self.name,
+            "data_fingerprint": self.fingerprint,
+            "train_images": len(self.train.labels),
+            f"{self.evaluated_on}_images": len(self.valid.labels),
+            "classes": len(self.classes),
+        }
+
     def pixels_of(self, indices: np.ndarray) -> np.ndarray:
         """The images, uint8 (n, 32, 32, 3), of indices (n,) that count through the training part
         and then through the evaluated one."""

@@ -1,0 +1,47 @@
+"""Make all pictures and the page of a run again, from its folder."""
+
+import argparse
+import warnings
+from pathlib import Path
+
+from s11_fastai.errors import Parser, plain_errors
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Open the run that the flags name and draw what there is to draw."""
+    with plain_errors("interpret.py"):
+        interpret(parse(argv))
+
+
+def interpret(args: argparse.Namespace) -> None:
+    """Records first, then, once an epoch is over, what the network says of the images."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
+    from s11_fastai import load_run
+    from s11_fastai.figures import draw_images, draw_predictions, draw_records
+    from s11_fastai.records import read_records
+    from s11_fastai.report import write_report
+    from s11_fastai.run_path import locked
+
+    records = read_records(args.run)
+    with locked(args.run):
+        if records.history:
+            learn = load_run(args.run, weights=args.weights, data=args.data, device=args.device)
+            draw_images(args.run, learn.dls.train.images, records.config["seed"])
+            draw_records(records)
+            draw_predictions(args.run, learn, records.config["seed"])
+        page = write_report(args.run, "finished" if records.results else "stopped")
+    print(f"the pictures are in {args.run / 'figures'}; the page is {page}")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(prog="interpret.py", description=__doc__)
+    add = parser.add_argument
+    add("run", type=Path, help="the folder of a run")
+    add("--weights", choices=("final", "best"), default="final", help="of which epoch (final)")
+    add("--data", help="where the images are now, if they have moved")
+    add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

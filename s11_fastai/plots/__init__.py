@@ -1,0 +1,38 @@
+"""Pictures: arrays in, matplotlib Figures out; no backend is chosen and nothing is saved here."""
+
+from s11_fastai.plots.curves import (
+    plot_clr,
+    plot_comparison,
+    plot_history,
+    plot_lr_find,
+    plot_schedule,
+)
+from s11_fastai.plots.images import plot_augmented, plot_samples
+from s11_fastai.plots.predictions import (
+    plot_calibration,
+    plot_confused_pairs,
+    plot_confusion,
+    plot_grad_cam,
+    plot_grad_cam_layers,
+    plot_misclassified,
+    plot_per_class,
+    plot_top_losses,
+)
+
+__all__ = [
+    "plot_augmented",
+    "plot_calibration",
+    "plot_clr",
+    "plot_comparison",
+    "plot_confused_pairs",
+    "plot_confusion",
+    "plot_grad_cam",
+    "plot_grad_cam_layers",
+    "plot_history",
+    "plot_lr_find",
+    "plot_misclassified",
+    "plot_per_class",
+    "plot_samples",
+    "plot_schedule",
+    "plot_top_losses",
+]
