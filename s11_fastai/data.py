@@ -179,7 +179,7 @@ def as_image(item: str | Path | Image.Image | np.ndarray) -> TensorImage:
             f"{item if isinstance(item, str | Path) else type(item).__name__} is no picture that "
             f"can be read ({error}): give a path, a PIL image or a uint8 array"
         ) from error
-    return to_batch(np.asarray(image)[None])[0]
+    return to_batch(np.array(image)[None])[0]
 
 
 class ClassName:

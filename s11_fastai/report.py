@@ -82,7 +82,7 @@ def command(config: Mapping) -> str:
     words = ["python", "experiments/run.py"]
     for name, value in config.items():
         if value != DEFAULTS[name]:
-            words += [flag(name), f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [flag(name), str(value)]
     return shlex.join(words)
 
 

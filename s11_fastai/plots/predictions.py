@@ -43,7 +43,8 @@ def plot_misclassified(
     for axes, image, (guess, p, label, q) in zip(places, images, captions, strict=True):
         _show(axes, image)
         axes.set_title(
-            f"{_short(names[guess])} {p:.0%}\nis {_short(names[label])} {q:.0%}", fontsize=11
+            f"{_short(names[guess])} ({p:.0%})\nactually {_short(names[label])} ({q:.0%})",
+            fontsize=11,
         )
     return figure
 
@@ -57,9 +58,9 @@ def plot_top_losses(
     for i, (axes, image) in enumerate(zip(places, images, strict=True)):
         _show(axes, image)
         guess, label = guesses[i], predictions.labels[i]
-        p = np.exp(predictions.log_probabilities[i, guess])
+        guessed = f"{_short(names[guess])} ({np.exp(predictions.log_probabilities[i, guess]):.0%})"
         axes.set_title(
-            f"loss {losses[i]:.2f}\n{_short(names[guess])} {p:.0%}\nis {_short(names[label])}",
+            f"loss {losses[i]:.2f}\n{guessed}\nactually {_short(names[label])}",
             fontsize=11,
         )
     return figure
@@ -82,22 +83,24 @@ def plot_grad_cam(
         return _nothing("No misclassified image to explain")
     columns = min(n, 5)
     rows = -(-n // columns)
-    figure = Figure(figsize=(3.6 * columns, 1.62 * rows + 1), dpi=150, layout="constrained")
+    figure = Figure(figsize=(3.5 * columns, 1.42 * rows + 0.8), dpi=150, layout="constrained")
     figure.suptitle(
-        f"Grad-CAM at {layer}, on logits: image, for the predicted class, for the actual one",
+        f"Grad-CAM at {layer}, on logits: the image, for the predicted class, for the actual one",
         fontsize=16,
     )
-    grid = figure.add_gridspec(rows, columns, wspace=0.05)
+    ratios = ([1, 1, 1, 0.3] * columns)[:-1]  # a gap between the trios
+    grid = figure.add_gridspec(rows, len(ratios), width_ratios=ratios)
     for i in range(n):
-        cell = grid[divmod(i, columns)].subgridspec(1, 3, wspace=0.03)
-        trio = [figure.add_subplot(cell[column]) for column in range(3)]
+        row, column = divmod(i, columns)
         guess, label = predictions.classes[i], predictions.labels[i]
-        for axes, heat, title in zip(
-            trio,
-            (None, for_predicted[i], for_actual[i]),
-            ("", _short(names[guess]), f"is {_short(names[label])}"),
-            strict=True,
+        for k, (heat, title) in enumerate(
+            (
+                (None, "image"),
+                (for_predicted[i], _short(names[guess], 11)),
+                (for_actual[i], f"is {_short(names[label], 9)}"),
+            )
         ):
+            axes = figure.add_subplot(grid[row, 4 * column + k])
             _show(axes, images[i])
             if heat is not None:
                 _overlay(axes, heat)
