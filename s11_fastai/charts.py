@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 WIDTH, HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 16, 14, 50
 _MOST_POINTS = 400
 
 
@@ -50,6 +50,7 @@ def chart(
     *,
     x_text: Callable[[float], str] = "{:g}".format,
     y_text: Callable[[float], str] = "{:.3g}".format,
+    x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     log_x: bool = False,
     marks: Sequence[tuple[float, str]] = (),
@@ -57,7 +58,7 @@ def chart(
     """Place the series; `x_text` and `y_text` say a value as the pointer shows it."""
     series = [_thinned(s) for s in series]
     xs = [x for s in series for x in s.x] + [x for x, _ in marks]
-    first, last = min(xs), max(xs)
+    first, last = x_range or (min(xs), max(xs))
     ys = [y for s in series for y in s.y]
     low, high = y_range or (min(ys), max(ys))
     if low == high:
@@ -88,14 +89,13 @@ def chart(
 
 
 def _scale(low: float, high: float, start: float, end: float, log: bool = False) -> Callable:
-    """Values to places, to a tenth of a pixel and never outside of the box."""
+    """Values to places, to a tenth of a pixel; what lies outside of the range, lies outside."""
     change = math.log if log else float
     low, high = change(low), change(high)
     span = high - low or 1.0
 
     def place(value: float) -> float:
-        part = min(max((change(value) - low) / span, 0.0), 1.0)
-        return round(start + part * (end - start), 1)
+        return round(start + (change(value) - low) / span * (end - start), 1)
 
     return place
 

@@ -3,6 +3,7 @@
 from s11_fastai import reference
 from s11_fastai.charts import Chart, Series, chart
 from s11_fastai.lr_bounds import LRBounds
+from s11_fastai.plots.style import highest_loss
 from s11_fastai.records import Records
 
 
@@ -25,12 +26,14 @@ def _accuracy(records: Records) -> Chart:
         _both_parts(records, "accuracy", scale=100)
         + _reference(records, test=reference.TEST_ACCURACY, train=reference.TRAIN_ACCURACY),
         x_text="epoch {:.0f}".format,
+        x_range=(1, records.config["epochs"]),
         y_text="{:.2f}%".format,
     )
 
 
 def _loss(records: Records) -> Chart:
     lines = _both_parts(records, "loss")
+    lowest = min(min(line.y) for line in lines)
     return chart(
         "loss",
         "Loss of each epoch",
@@ -38,7 +41,9 @@ def _loss(records: Records) -> Chart:
         "loss, nats",
         lines,
         x_text="epoch {:.0f}".format,
+        x_range=(1, records.config["epochs"]),
         y_text="{:.4f}".format,
+        y_range=(lowest, highest_loss(*(line.y for line in lines))),
     )
 
 
@@ -54,6 +59,7 @@ def _lr(records: Records) -> Chart:
         "learning rate",
         lines,
         x_text="epoch {:.2f}".format,
+        x_range=(0, records.config["epochs"]),
         y_range=(0, max(max(line.y) for line in lines)),
     )
 
@@ -90,9 +96,10 @@ def _both_parts(records: Records, quantity: str, scale: float = 1) -> list[Serie
 
 
 def _reference(records: Records, **logs: tuple[float, ...]) -> list[Series]:
-    """The reference's log, where the run is of the same images; accuracies in percent."""
+    """The reference's log as far as the run's plan, where it is of the same images; in percent."""
     if not records.is_cifar10:
         return []
+    logs = {name: log[: records.config["epochs"]] for name, log in logs.items()}
     return [
         Series(
             f"reference, {name}",

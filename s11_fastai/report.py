@@ -34,6 +34,7 @@ PICTURES = {
     "samples": "Five training images of each class",
     "augmented": "One training image as the network sees it",
 }
+WIDE = {"gradcam", "confusion"}  # two columns of the page
 
 
 def write_report(run: Path, state: str = "finished", results: Mapping | None = None) -> Path:
@@ -56,10 +57,11 @@ def write_report(run: Path, state: str = "finished", results: Mapping | None = N
         height=HEIGHT,
         reference=reference if records.is_cifar10 else None,
         pictures=[
-            (picture, caption)
+            (name, picture, caption)
             for name, caption in PICTURES.items()
             if (picture := embedded(run / "figures" / f"{name}.png"))
         ],
+        wide=WIDE,
         command=command(records.config),
     )
     write_atomically(run / "report.html", page)

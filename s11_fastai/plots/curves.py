@@ -6,7 +6,15 @@ from itertools import cycle
 import numpy as np
 from matplotlib.figure import Figure
 
-from s11_fastai.plots.style import BLUE, COLOURS, ORANGE, figure_with_axes, plain, style_axes
+from s11_fastai.plots.style import (
+    BLUE,
+    COLOURS,
+    ORANGE,
+    figure_with_axes,
+    highest_loss,
+    plain,
+    style_axes,
+)
 from s11_fastai.rows import EpochRow
 from s11_fastai.schedule import triangular
 
@@ -87,6 +95,8 @@ def plot_history(
         label = f"{name}, last {drawn[-1]:.2f}%" if percent else f"{name}, last {drawn[-1]:.3f}"
         axes.plot(epochs, drawn, color=colour, marker=marker, ms=5, lw=2.5, label=label)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if not percent and max(valid) > (top := highest_loss(train, valid)):
+        axes.set_ylim(top=top)
     axes.legend(fontsize=12)
     return figure
 

@@ -1,5 +1,7 @@
 """What all pictures share. Colours are Okabe and Ito's, which the colour-blind tell apart."""
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -25,6 +27,15 @@ def style_axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.tick_params(labelsize=12)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def highest_loss(train: Sequence[float], valid: Sequence[float]) -> float:
+    """The top of a picture of losses.
+
+    Early in a cycle single epochs can lie far above all others; they run out of the picture, so
+    that it shows the others.
+    """
+    return max(*train, min(max(valid), 1.5 * max(train)))
 
 
 def plain(name: str) -> str:
