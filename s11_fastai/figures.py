@@ -77,6 +77,13 @@ def draw_predictions(run: Path, learn: S11Learner, seed: int) -> None:
     _write(run, "confused_pairs", plots.plot_confused_pairs(pairs, examples, names, part))
 
 
+def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
+    """Some of the evaluated images by their indices, float32 (n, 3, 32, 32), normalised."""
+    first = len(learn.dls.valid.images.train.labels)
+    loader = learn.dls.test_dl([first + int(i) for i in chosen], bs=len(chosen))
+    return loader.one_batch()[0].as_subclass(Tensor)
+
+
 def draws_of(images: ImageSet, index: int, seed: int, n: int = 16) -> np.ndarray:
     """What the first `n` epochs show of one training image, uint8 (n, 32, 32, 3)."""
     augment = PadCropFlip(len(images.train.labels), seed)
@@ -97,7 +104,7 @@ def _draw_grad_cam(
     chosen: np.ndarray,
 ) -> None:
     names, none = learn.dls.valid.images.classes, np.empty((0, 1, 1))
-    x = _as_the_network_sees(learn, chosen) if len(chosen) else None
+    x = as_the_network_sees(learn, chosen) if len(chosen) else None
 
     def cam(layer: str, classes: np.ndarray, n: int = 25) -> np.ndarray:
         return none if x is None else interpret.grad_cam(learn.model, layer, x[:n], classes[:n])
@@ -110,13 +117,6 @@ def _draw_grad_cam(
     maps = {layer: cam(layer, wrong.classes, 5) for layer in _LAYERS}
     few = wrong.take(np.arange(len(chosen))[:5])
     _write(run, "gradcam_layers", plots.plot_grad_cam_layers(pixels[:5], maps, few, names))
-
-
-def _as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
-    """Some of the evaluated images, normalised, on the device."""
-    first = len(learn.dls.valid.images.train.labels)
-    loader = learn.dls.test_dl([first + int(i) for i in chosen], bs=len(chosen))
-    return loader.one_batch()[0].as_subclass(Tensor)
 
 
 def write_figure(path: Path, figure: Figure) -> None:

@@ -30,8 +30,11 @@ def plot_misclassified(
     n = len(images)
     if not n:
         return _nothing(f"No {part} image was misclassified")
-    which = f"All {n}" if n == total else f"{n} of {total:,}"
-    figure, places = _grid(n, f"{which} misclassified {part} images, drawn by seed")
+    drawn = f"{n} of {total:,} misclassified {part} images, drawn by seed"
+    all_of_them = (
+        f"All {n} misclassified {part} images" if n > 1 else f"The misclassified {part} image"
+    )
+    figure, places = _grid(n, all_of_them if n == total else drawn)
     guesses = predictions.classes
     captions = zip(
         guesses,
