@@ -4,7 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import compare
+import interpret
+import matplotlib
 import run
+
+matplotlib.use("Agg")
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,12 +35,28 @@ def test_every_experiment_command_parses():
 
 def test_the_python_example_runs(monkeypatch, tmp_path):
     """As it stands, but for fewer epochs."""
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     monkeypatch.chdir(tmp_path)
     assert "fit_one_cycle(24," in code
     names: dict = {}
     exec(code.replace("fit_one_cycle(24,", "fit_one_cycle(1,"), names)
     assert names["learn"].recorder.hps["lr"][0] == names["bounds"].lr_min
+
+
+def test_the_example_that_opens_a_run_works(finished, pets):
+    _, code = blocks("python")
+    code = code.replace("runs/full", str(finished[0]))
+    code = code.replace("some/picture.jpg", str(pets / "test/cat/0000.png"))
+    names: dict = {}
+    exec(code, names)
+    assert names["found"].confusion_matrix().sum() == 20
+    matplotlib.pyplot.close("all")
+
+
+def test_the_commands_that_show_runs_parse():
+    for name, module in (("interpret", interpret), ("compare", compare)):
+        (command,) = re.findall(rf"python experiments/{name}\.py ([^#\n]*)", README)
+        assert module.parse(command.split())
 
 
 def test_every_figure_of_a_result_is_that_of_its_file():
