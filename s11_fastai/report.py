@@ -24,11 +24,11 @@ from s11_fastai.settings import DEFAULTS, flag
 # The pictures in the order of the page, each with its caption and what it shows in words.
 PICTURES = {
     "misclassified": "Misclassified images, with the class that was predicted and the actual one",
+    "top_losses": "The images with the highest losses",
     "gradcam": "Where the network looked: Grad-CAM of those images for both classes",
     "gradcam_layers": "Grad-CAM of five of them through the network's layers",
-    "top_losses": "The images with the highest losses",
-    "confusion": "Which classes are taken for which",
     "confused_pairs": "The pairs most often confused",
+    "confusion": "Which classes are taken for which",
     "per_class": "Precision and recall of each class",
     "calibration": "How often the network is right when it is this sure",
     "samples": "Five training images of each class",

@@ -100,7 +100,7 @@ def plot_grad_cam(
             (
                 (None, "image"),
                 (for_predicted[i], _short(names[guess], 11)),
-                (for_actual[i], f"is {_short(names[label], 9)}"),
+                (for_actual[i], f"is {_short(names[label], 10)}"),
             )
         ):
             axes = figure.add_subplot(grid[row, 4 * column + k])
@@ -128,7 +128,7 @@ def plot_grad_cam_layers(
         for axes, (layer, heat) in zip(row[1:], maps.items(), strict=True):
             _show(axes, images[i])
             _overlay(axes, heat[i])
-            axes.set_title(layer, fontsize=11)
+            axes.set_title(layer if heat[i].max() > 0 else f"{layer}: nothing for it", fontsize=11)
     return figure
 
 
