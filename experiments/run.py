@@ -33,9 +33,8 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
     from s11_fastai import S11ResNet, get_dls, load_images, s11_learner
     from s11_fastai.console import say, summary
     from s11_fastai.environment import environment, pick_device
-    from s11_fastai.figures import draw_images
+    from s11_fastai.record import page_of_the_end
     from s11_fastai.records import read_results
-    from s11_fastai.report import page_of_the_end
     from s11_fastai.resume import begin_or_go_on
     from s11_fastai.run_path import check_free, default_path, holds_run, locked
     from s11_fastai.runs import RunFolder
@@ -66,8 +65,7 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
         for line in begin_or_go_on(run, learn.model, args.resume):
             say(line)
         go_on.command = command(out, args.checkpoint_minutes)
-        with page_of_the_end(out):
-            draw_images(out, images, args.seed)
+        with page_of_the_end(run):
             train(learn, run, args, signals)
             leave(run, learn)
     return learn
@@ -78,6 +76,7 @@ def train(
 ) -> None:
     """Find the bounds where they are not known, then fit one linear cycle, or the rest of it."""
     from s11_fastai.console import EpochTable, StepBar, TimeEstimate, say
+    from s11_fastai.figures import draw_images
     from s11_fastai.lr_bounds import RANGE_TEST_STEPS, choose_lr_bounds
     from s11_fastai.record import KeepCheckpoints, KeepPage, RecordRun, StopWhenDiverged
 
@@ -90,6 +89,7 @@ def train(
         with run.taken_back_on_error(), learn.added_cbs([bar, estimate]):
             run.write_bounds(choose_lr_bounds(learn, args.lr_min, args.lr_max))
     bounds = run.bounds
+    draw_images(run.path, learn.dls.train.images, args.seed)
     say(f"lr from {bounds.lr_min:.3g} up to {bounds.lr_max:.3g} and back")
 
     ratio = bounds.lr_max / bounds.lr_min

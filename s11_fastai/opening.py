@@ -58,7 +58,9 @@ def load_run(
             f"{path} has weights of another network than width {config['width']} and {dls.c} "
             "classes make: its files do not belong together"
         ) from error
-    learn = s11_learner(dls, model.eval(), momentum=config["momentum"], wd=config["wd"])
+    # As it was trained: the other order of memory gives other last digits.
+    model = model.eval().to(memory_format=torch.channels_last)
+    learn = s11_learner(dls, model, momentum=config["momentum"], wd=config["wd"])
     _fill_recorder(learn, records)
     return learn
 

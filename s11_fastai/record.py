@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 from fastai.callback.core import Callback, CancelFitException
 
 from s11_fastai.checkpoint import between_epochs, capture, progress, restore, restore_progress
-from s11_fastai.errors import DivergedError
+from s11_fastai.errors import DivergedError, S11Error
 from s11_fastai.report import write_report
 from s11_fastai.runs import EpochRow, RunFolder, StepRow
 
@@ -102,10 +103,22 @@ class KeepPage(Callback):
         self.run = run
 
     def before_fit(self) -> None:
+        self.run.check_there()
         write_report(self.run.path, "running")
 
-    def after_epoch(self) -> None:
-        write_report(self.run.path, "running")
+    after_epoch = before_fit
+
+
+@contextmanager
+def page_of_the_end(run: RunFolder) -> Iterator[None]:
+    """However the run ends inside, its page does not go on saying that it runs."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, S11Error):
+            run.check_there()
+            write_report(run.path, "stopped")
+        raise
 
 
 class KeepCheckpoints(Callback):

@@ -4,8 +4,7 @@ import base64
 import io
 import shlex
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,6 @@ from PIL import Image
 
 from s11_fastai import reference
 from s11_fastai.charts import HEIGHT, WIDTH
-from s11_fastai.errors import S11Error
 from s11_fastai.files import write_atomically
 from s11_fastai.page_curves import charts_of
 from s11_fastai.records import Records, read_records
@@ -66,17 +64,6 @@ def write_report(run: Path, state: str = "finished", results: Mapping | None = N
     )
     write_atomically(run / "report.html", page)
     return run / "report.html"
-
-
-@contextmanager
-def page_of_the_end(run: Path) -> Iterator[None]:
-    """However the run ends inside, its page does not go on saying that it runs."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError, S11Error):
-            write_report(run, "stopped")
-        raise
 
 
 def command(config: Mapping) -> str:

@@ -76,7 +76,7 @@ class RunFolder:
 
     def write_weights(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
         """A state dict as safetensors: nothing but names, shapes and numbers."""
-        self._check_there()
+        self.check_there()
         write_sealed(self.path / name, weights)
 
     def add_epoch(self, row: EpochRow, steps: Sequence[StepRow], model: torch.nn.Module) -> None:
@@ -90,7 +90,7 @@ class RunFolder:
 
     def write_checkpoint(self, learner: State, so_far: Mapping) -> None:
         """Keep all that the run needs to go on from here, its records included."""
-        self._check_there()
+        self.check_there()
         tensors = {f"learner.{name}": value for name, value in learner.tensors.items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
         tensors["steps"] = torch.tensor(self.steps, dtype=torch.float64)
@@ -142,10 +142,11 @@ class RunFolder:
         self._write("steps.csv", to_csv(StepRow, self.steps))
 
     def _write(self, name: str, data: bytes | str) -> None:
-        self._check_there()
+        self.check_there()
         write_atomically(self.path / name, data)
 
-    def _check_there(self) -> None:
+    def check_there(self) -> None:
+        """Raise S11Error where the folder is gone, or is another run's by now."""
         # Writing would make the folder anew, or into another run's.
         if not (self.path / "config.json").exists() or lock_of(self.path) != self._lock:
             raise S11Error(f"{self.path} was moved or removed while the run went on: begin again")

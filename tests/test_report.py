@@ -143,12 +143,12 @@ def test_during_the_run_it_shows_where_it_stands_and_after_a_stop_that_it_stoppe
     argv = ["--data", str(pets), *SMALL, *BOUNDS]
     out = tmp_path / "r"
     stopped(argv, out, 8)
-    assert states == [("running", ["0"]), ("running", ["1"])]
+    assert states == [("running", ["0"]), ("running", ["1"]), ("stopped", [])]
     text = page_of(out)
     assert 'data-state="stopped"' in text
     assert "Stopped after 1 of 3 epochs" in text
     run.main(["--out", str(out), "--resume"])
-    assert states[2:] == [("running", [str(n)]) for n in (1, 2, 3)]
+    assert states[3:] == [("running", [str(n)]) for n in (1, 2, 3)]
     assert 'data-state="finished"' in page_of(out)
 
 

@@ -260,7 +260,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
         patch.setattr(os, "fsync", full)
         code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
     assert code == 2
-    assert "/r/best.safetensors: No space left" in said
+    assert "epoch-000000-batch-000002.safetensors: No space left" in said
     kept = sorted((tmp_path / "r/checkpoint").iterdir())
     assert len(kept) == 2
     for file in kept:

@@ -8,16 +8,14 @@ from s11_fastai.plots.curves import (
     plot_schedule,
 )
 from s11_fastai.plots.images import plot_augmented, plot_samples
-from s11_fastai.plots.predictions import (
-    plot_calibration,
+from s11_fastai.plots.mistakes import (
     plot_confused_pairs,
-    plot_confusion,
     plot_grad_cam,
     plot_grad_cam_layers,
     plot_misclassified,
-    plot_per_class,
     plot_top_losses,
 )
+from s11_fastai.plots.statistics import plot_calibration, plot_confusion, plot_per_class
 
 __all__ = [
     "plot_augmented",

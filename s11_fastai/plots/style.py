@@ -41,3 +41,8 @@ def highest_loss(train: Sequence[float], valid: Sequence[float]) -> float:
 def plain(name: str) -> str:
     """A folder's name as text, where matplotlib would read dollars as formulas."""
     return name.replace("$", r"\$")
+
+
+def short(name: str, most: int = 14) -> str:
+    """A folder's name with room for `most` letters, and no formula in it."""
+    return plain(name if len(name) <= most else name[: most - 1] + "…")
