@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import sys
 import tarfile
 import tempfile
@@ -20,6 +21,7 @@ from PIL import Image
 
 from s11_fastai import load_images
 from s11_fastai.errors import S11Error
+from s11_fastai.learner import S11Learner
 from s11_fastai.sources import ImageSet, Part
 
 ROOT = Path(__file__).parents[1]
@@ -101,3 +103,27 @@ def refused_data(data) -> str:
         load_images(data)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def stopped(argv, out, batch, which=signal.SIGINT) -> int:
+    """The exit code of a run that gets a signal in a batch; evaluated ones are counted too."""
+    count = iter(range(batch + 1))
+    do_one_batch = S11Learner._do_one_batch
+
+    def struck(self):
+        if next(count, None) == batch:
+            os.kill(os.getpid(), which)
+        do_one_batch(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S11Learner, "_do_one_batch", struck)
+        with pytest.raises(SystemExit) as stop:
+            run.main([*argv, "--out", str(out), "--resume"])
+    return stop.value.code
+
+
+def no_pictures_of_predictions():
+    """Most of a small run's time goes into them; the drill compares them to the byte."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s11_fastai.figures.draw_predictions", lambda *_, **__: None)
+        yield

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import run
 import torch
-from conftest import BOUNDS, SMALL, read
+from conftest import BOUNDS, SMALL, read, stopped
 from fastai.interpret import ClassificationInterpretation
 from PIL import Image
-from test_resume import stopped
 
 from s11_fastai import load_run
 from s11_fastai.errors import S11Error

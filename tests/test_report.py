@@ -8,8 +8,7 @@ from itertools import pairwise
 import interpret
 import pytest
 import run
-from conftest import BOUNDS, SMALL, read
-from test_resume import stopped
+from conftest import BOUNDS, SMALL, read, stopped
 
 from s11_fastai import reference
 from s11_fastai.charts import Series, chart

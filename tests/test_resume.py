@@ -8,14 +8,15 @@ import signal
 import pytest
 import run
 import torch
-from conftest import BOUNDS, SMALL, read
+from conftest import BOUNDS, SMALL, no_pictures_of_predictions, read, stopped
 from PIL import Image
 from same import compare
 
 from s11_fastai import checkpoint, environment, record
-from s11_fastai.learner import S11Learner
 from s11_fastai.runs import RunFolder
 from s11_fastai.sealed import read_sealed, write_sealed
+
+fewer_pictures = pytest.fixture(scope="module", autouse=True)(no_pictures_of_predictions)
 
 
 @pytest.fixture(scope="module")
@@ -23,23 +24,6 @@ def undisturbed(pets, tmp_path_factory):
     """A run from its beginning to its end: its folder, its Learner, its flags but --out."""
     out, argv = tmp_path_factory.mktemp("runs") / "whole", ["--data", str(pets), *SMALL, *BOUNDS]
     return out, run.main([*argv, "--out", str(out)]), argv
-
-
-def stopped(argv, out, batch, which=signal.SIGINT) -> int:
-    """Run, with a signal in the given batch, evaluated ones counted too; the exit code."""
-    count = iter(range(batch + 1))
-    do_one_batch = S11Learner._do_one_batch
-
-    def struck(self):
-        if next(count, None) == batch:
-            os.kill(os.getpid(), which)
-        do_one_batch(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(S11Learner, "_do_one_batch", struck)
-        with pytest.raises(SystemExit) as stop:
-            run.main([*argv, "--out", str(out), "--resume"])
-    return stop.value.code
 
 
 def newest(out):
@@ -128,15 +112,6 @@ def test_resume_begins_a_run_and_leaves_a_finished_one_as_it_is(undisturbed, tmp
     assert f"{out} is finished: final accuracy" in said
     after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
     assert after == before
-
-
-def test_a_range_test_that_was_cut_off_starts_again(finished, pets, tmp_path, capsys):
-    whole, _ = finished
-    argv = ["--data", str(pets), *SMALL]
-    assert stopped(argv, tmp_path / "r", 50) == 130
-    assert "--resume" in capsys.readouterr().err
-    run.main(["--out", str(tmp_path / "r"), "--resume"])
-    assert compare(whole, tmp_path / "r") == []
 
 
 def test_a_signal_before_the_run_began_leaves_nothing(pets, tmp_path, monkeypatch, capsys):

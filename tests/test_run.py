@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import run
 import torch
-from conftest import BOUNDS, ROOT, SMALL, read, rows, write_folder
+from conftest import BOUNDS, ROOT, SMALL, read, rows, stopped, write_folder
 from safetensors.torch import load_file
+from same import compare
 
 from s11_fastai import linear_one_cycle, load_images
 from s11_fastai.environment import pick_device
@@ -132,6 +133,15 @@ def test_the_page_escapes_names_and_lacks_a_range_test_that_was_not_run(tmp_path
     assert "<b>" not in page
     assert 'id="chart-lr_find"' not in page
     assert not (tmp_path / "r/figures/lr_find.png").exists()
+
+
+def test_a_range_test_that_was_cut_off_starts_again(finished, pets, tmp_path, capsys):
+    whole, _ = finished
+    argv = ["--data", str(pets), *SMALL]
+    assert stopped(argv, tmp_path / "r", 50) == 130
+    assert "--resume" in capsys.readouterr().err
+    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    assert compare(whole, tmp_path / "r") == []
 
 
 def test_holdout_evaluates_training_images_and_says_so_everywhere(pets, tmp_path, capsys):

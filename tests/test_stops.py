@@ -11,7 +11,7 @@ import sys
 import pytest
 import run
 import torch
-from conftest import BOUNDS, ROOT, SMALL, read, refused_data
+from conftest import BOUNDS, ROOT, SMALL, no_pictures_of_predictions, read, refused_data
 from fastai.callback.core import Callback, CancelStepException
 from same import compare
 
@@ -25,6 +25,8 @@ from s11_fastai.runs import RunFolder
 from s11_fastai.sealed import read_sealed
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import folder
+
+fewer_pictures = pytest.fixture(scope="module", autouse=True)(no_pictures_of_predictions)
 
 
 def ended(argv, capsys) -> tuple[int, str]:
