@@ -40,7 +40,8 @@ def table(groups: Sequence[Group]) -> str:
     differing = [
         name
         for name in DEFAULTS
-        if name not in _CHANCE and len({str(each.runs[0].config[name]) for each in groups}) > 1
+        if name not in (*_CHANCE, "epochs")
+        and len({str(each.runs[0].config[name]) for each in groups}) > 1
     ]
     header = ["run", "images", "epochs", "final", "best", "loss", "seconds", "LRMIN", "LRMAX"]
     rows = [[*header, *differing]]

@@ -5,6 +5,7 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from s11_fastai.plots.style import (
     BLUE,
@@ -121,12 +122,18 @@ def plot_comparison(runs: Sequence[tuple[str, Sequence[Sequence[EpochRow]]]]) ->
                 [[getattr(row, column) for row in rows[:length]] for rows in histories]
             )
             epochs = np.arange(1, length + 1)
-            axes.plot(epochs, values.mean(axis=0), color=colour, lw=2.5, label=plain(name))
+            mean = values.mean(axis=0)
+            axes.plot(epochs, mean, color=colour, marker="o", ms=4, lw=2.5, label=plain(name))
             if len(values) > 1:
                 axes.fill_between(
                     epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2
                 )
         axes.xaxis.get_major_locator().set_params(integer=True)
+    # Losses of single epochs can lie far above all others.
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     figure.legend(
         *figure.axes[0].get_legend_handles_labels(),
         loc="outside lower center",
