@@ -7,6 +7,7 @@ import signal
 import sys
 import tarfile
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 # Before anything asks fastai where its folders are: it asks once.
@@ -122,8 +123,39 @@ def stopped(argv, out, batch, which=signal.SIGINT) -> int:
     return stop.value.code
 
 
+@contextmanager
 def no_pictures_of_predictions():
     """Most of a small run's time goes into them; the drill compares them to the byte."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("s11_fastai.figures.draw_predictions", lambda *_, **__: None)
         yield
+
+
+@pytest.fixture(scope="module")
+def fewer_pictures():
+    with no_pictures_of_predictions():
+        yield
+
+
+@pytest.fixture(scope="session")
+def undisturbed(pets, tmp_path_factory):
+    """A run from its beginning to its end: its folder, its Learner, its flags but --out."""
+    out, argv = tmp_path_factory.mktemp("runs") / "whole", ["--data", str(pets), *SMALL, *BOUNDS]
+    with no_pictures_of_predictions():
+        return out, run.main([*argv, "--out", str(out)]), argv
+
+
+def newest(out):
+    return sorted((out / "checkpoint").iterdir())[-1]
+
+
+def ended(argv, capsys) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stop:
+        run.main([str(a) for a in argv])
+    (said,) = capsys.readouterr().err.splitlines()
+    return stop.value.code, said
+
+
+@pytest.fixture
+def argv(pets, tmp_path):
+    return ["--data", pets, "--out", tmp_path / "r", *SMALL, *BOUNDS]

@@ -1,6 +1,5 @@
 """A run that was stopped goes on to the same end, to the bit."""
 
-import json
 import os
 import shutil
 import signal
@@ -8,26 +7,14 @@ import signal
 import pytest
 import run
 import torch
-from conftest import BOUNDS, SMALL, no_pictures_of_predictions, read, stopped
-from PIL import Image
+from conftest import SMALL, newest, stopped
 from same import compare
 
-from s11_fastai import checkpoint, environment, record
+from s11_fastai import checkpoint, record
 from s11_fastai.runs import RunFolder
 from s11_fastai.sealed import read_sealed, write_sealed
 
-fewer_pictures = pytest.fixture(scope="module", autouse=True)(no_pictures_of_predictions)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(pets, tmp_path_factory):
-    """A run from its beginning to its end: its folder, its Learner, its flags but --out."""
-    out, argv = tmp_path_factory.mktemp("runs") / "whole", ["--data", str(pets), *SMALL, *BOUNDS]
-    return out, run.main([*argv, "--out", str(out)]), argv
-
-
-def newest(out):
-    return sorted((out / "checkpoint").iterdir())[-1]
+pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
 
 # An epoch has four batches of training, then two of evaluation.
@@ -175,112 +162,6 @@ def test_over_a_damaged_checkpoint_it_goes_on_from_the_one_before(undisturbed, t
     assert f"{damaged.name} has another checksum than it was written with; going on from" in said
     assert "going on after 4 steps" in said
     assert compare(whole, out) == []
-
-
-@pytest.mark.parametrize(
-    ("how", "says"),
-    [
-        ("all damaged", "holds no checkpoint that can be read"),
-        ("none left", "has lost its checkpoints"),
-        ("another network", "of another network: layer9.weight has shape (3,) there and None here"),
-        ("another format", "has format 's11-checkpoint-0'"),
-        ("no config", "config.json is damaged or of another version"),
-    ],
-)
-def test_what_cannot_go_on_is_one_line_and_changes_nothing(
-    undisturbed, tmp_path, capsys, how, says
-):
-    _, _, argv = undisturbed
-    out = tmp_path / "r"
-    stopped(argv, out, 8)
-    tensors, about = read_sealed(newest(out))
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    if how == "all damaged":
-        for file in (out / "checkpoint").iterdir():
-            file.write_bytes(b"")
-    elif how == "none left":
-        shutil.rmtree(out / "checkpoint")
-    elif how == "another network":
-        tensors["learner.model.layer9.weight"] = torch.zeros(3)
-        write_sealed(newest(out), tensors, about)
-    elif how == "another format":
-        write_sealed(newest(out), tensors, about | {"format": "s11-checkpoint-0"})
-    else:
-        (out / "config.json").write_bytes(b"{")
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        run.main(["--out", str(out), "--resume", "--data", argv[1]])
-    assert stop.value.code == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert says in said
-    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
-
-
-def test_a_setting_that_differs_is_refused_with_both_values(undisturbed, tmp_path, capsys):
-    _, _, argv = undisturbed
-    out = tmp_path / "r"
-    stopped(argv, out, 3)
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    for given, says in {
-        ("--width", "2"): "--width 2 differs from the run's 1",
-        ("--epochs", "9", "--wd", "0"): "--epochs 9 differs from the run's 3; --wd 0.0 differs",
-        ("--lr-min", "0.002"): "--lr-min 0.002 differs from the run's 0.001",
-        ("--demo",): "--width 16 differs",
-    }.items():
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            run.main(["--out", str(out), "--resume", *given])
-        assert stop.value.code == 2
-        error = capsys.readouterr().err
-        assert says in error
-        assert error.count("\n") == 1
-    (out / "config.json").write_text(json.dumps(read(out / "config.json") | {"seed": 7}))
-    with pytest.raises(SystemExit) as stop:
-        run.main(["--out", str(out), "--resume"])
-    assert "--seed 7 differs from the run's 0" in capsys.readouterr().err
-    del before[out / "config.json"]
-    assert {p: p.read_bytes() for p in before} == before
-
-
-def test_moved_images_are_the_same_data_and_changed_ones_are_refused(
-    undisturbed, pets, tmp_path, capsys
-):
-    whole, _, argv = undisturbed
-    moved = shutil.copytree(pets, tmp_path / "pets")
-    stopped(argv, tmp_path / "r", 3)
-    shutil.copytree(tmp_path / "r", tmp_path / "s")
-    run.main(["--data", str(moved), "--out", str(tmp_path / "r"), "--resume"])
-    assert compare(whole, tmp_path / "r") == ["config.json"]
-    assert read(tmp_path / "r/config.json")["data"] == str(moved)
-    Image.new("RGB", (32, 32)).save(moved / "train/cat/0000.png")
-    with pytest.raises(SystemExit) as stop:
-        run.main(["--data", str(moved), "--out", str(tmp_path / "s"), "--resume"])
-    assert stop.value.code == 2
-    assert "the images' fingerprint" in capsys.readouterr().err
-
-
-def test_another_environment_goes_on_and_is_noted(undisturbed, tmp_path, monkeypatch, capsys):
-    _, _, argv = undisturbed
-    stopped(argv, tmp_path / "r", 3)
-    monkeypatch.setattr(environment, "version", lambda name: "0.0")
-    run.main(["--out", str(tmp_path / "r"), "--resume"])
-    assert "torch was" in (said := capsys.readouterr().out)
-    assert "not identical to the bit" in said
-    (noted,) = read(tmp_path / "r/env.json")["resumed"]
-    assert noted["step"] == 4
-    assert noted["torch"][1] == "0.0"
-
-
-def test_another_revision_is_only_told(undisturbed, tmp_path, monkeypatch, capsys):
-    whole, _, argv = undisturbed
-    stopped(argv, tmp_path / "r", 3)
-    monkeypatch.setattr(environment, "_git_revision", lambda: "f" * 40)
-    run.main(["--out", str(tmp_path / "r"), "--resume"])
-    said = capsys.readouterr().out
-    assert "git_revision was" in said
-    assert "not identical" not in said
-    assert compare(whole, tmp_path / "r") == ["env.json"]
 
 
 def test_a_learner_without_a_start_begins_at_the_beginning(undisturbed, tmp_path):

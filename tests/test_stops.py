@@ -1,44 +1,26 @@
 """What ends a run before its time: losses, locks, disks, signals."""
 
-import errno
 import multiprocessing
 import os
-import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
-import run
 import torch
-from conftest import BOUNDS, ROOT, SMALL, no_pictures_of_predictions, read, refused_data
+from conftest import SMALL, ended, refused_data
 from fastai.callback.core import Callback, CancelStepException
-from same import compare
 
 from s11_fastai import get_dls, s11_learner
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.learner import S11Learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.record import StopWhenDiverged
-from s11_fastai.run_path import locked
 from s11_fastai.runs import RunFolder
 from s11_fastai.sealed import read_sealed
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import folder
 
-fewer_pictures = pytest.fixture(scope="module", autouse=True)(no_pictures_of_predictions)
-
-
-def ended(argv, capsys) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as stop:
-        run.main([str(a) for a in argv])
-    (said,) = capsys.readouterr().err.splitlines()
-    return stop.value.code, said
-
-
-@pytest.fixture
-def argv(pets, tmp_path):
-    return ["--data", pets, "--out", tmp_path / "r", *SMALL, *BOUNDS]
+pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_3(pets, tmp_path, capsys):
@@ -109,37 +91,6 @@ def test_weights_that_are_not_finite_are_no_good_checkpoint(argv, tmp_path, monk
         assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
-def test_a_second_run_is_refused_and_named(argv, tmp_path, capsys):
-    program = (
-        "import sys; from pathlib import Path; from s11_fastai.run_path import locked\n"
-        "with locked(Path(sys.argv[1])):\n"
-        "    print('held', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "r")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-    )
-    assert holder.stdout.readline() == b"held\n"
-    code, said = ended([*argv, "--resume"], capsys)
-    assert code == 2
-    assert f"in use by process {holder.pid}" in said
-    holder.kill()
-    holder.wait()
-    run.main([str(a) for a in [*argv, "--resume"]])  # a dead process's lock does not block
-    holder.stdin.close()
-    holder.stdout.close()
-    assert (tmp_path / "r/results.json").exists()
-
-
-def test_a_folder_in_which_nothing_began_is_taken_away(tmp_path):
-    with pytest.raises(ValueError, match="x"), locked(tmp_path / "a"):
-        raise ValueError("x")
-    assert not (tmp_path / "a").exists()
-
-
 def test_a_range_test_without_bounds_begins_no_run(argv, tmp_path, monkeypatch, capsys):
     def none(*_):
         raise S11Error("the range test gives no bounds")
@@ -148,126 +99,6 @@ def test_a_range_test_without_bounds_begins_no_run(argv, tmp_path, monkeypatch, 
     code, said = ended([*argv[:4], *SMALL], capsys)
     assert (code, said) == (2, "run.py: the range test gives no bounds")
     assert not (tmp_path / "r").exists()
-
-
-def test_a_run_whose_folder_goes_away_does_not_make_it_anew(argv, tmp_path, monkeypatch, capsys):
-    add_epoch = RunFolder.add_epoch
-
-    def gone(self, *args):
-        shutil.rmtree(self.path)
-        add_epoch(self, *args)
-
-    monkeypatch.setattr(RunFolder, "add_epoch", gone)
-    code, said = ended(argv, capsys)
-    assert code == 2
-    assert "was moved or removed" in said
-    assert not (tmp_path / "r").exists()
-
-
-def test_a_folder_that_became_another_runs_is_not_written_to(argv, monkeypatch, capsys):
-    add_epoch = RunFolder.add_epoch
-
-    def replaced(self, *args):
-        config = (self.path / "config.json").read_text()
-        shutil.rmtree(self.path)
-        with locked(self.path):
-            (self.path / "config.json").write_text(config)
-        add_epoch(self, *args)
-
-    monkeypatch.setattr(RunFolder, "add_epoch", replaced)
-    code, said = ended(argv, capsys)
-    assert code == 2
-    assert "was moved or removed" in said
-    assert {p.name for p in argv[3].iterdir()} <= {"config.json", ".lock"}
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mount a file system of its own; it is taken away at the end."""
-    mounted = []
-
-    def mount(size: str):
-        place = tmp_path / "disk"
-        place.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True)
-        except FileNotFoundError:
-            pytest.skip("no mount command here")
-        if done.returncode:
-            pytest.skip(f"may not mount here: {done.stderr.strip()}")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def test_a_full_disk_stops_the_run_and_it_goes_on_with_more_space(
-    small_disk, pets, tmp_path, capsys
-):
-    whole = ["--data", str(pets), *SMALL, *BOUNDS, "--width", "4"]
-    run.main([*whole, "--out", str(tmp_path / "whole")])
-    disk = small_disk("1m")
-    argv = [*whole, "--out", str(disk / "r"), "--resume", "--checkpoint-minutes", "0"]
-    code, said = ended(argv, capsys)
-    assert code == 2
-    assert "No space left on device; free some space" in said
-    assert said.endswith("--resume --checkpoint-minutes 0")
-    assert not list(disk.rglob("*.part"))
-    assert list((disk / "r/checkpoint").iterdir())
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-    run.main(argv)
-    assert "going on after" in capsys.readouterr().out
-    assert compare(tmp_path / "whole", disk / "r") == []
-
-
-def test_a_folder_that_becomes_read_only(small_disk, pets, monkeypatch, capsys):
-    disk, add_epoch = small_disk("64m"), RunFolder.add_epoch
-    folder = str(disk / "r/checkpoint")
-
-    def read_only_in_epoch_2(self, row, *args):
-        add_epoch(self, row, *args)
-        if row.epoch == 2:
-            subprocess.run(["mount", "--bind", folder, folder], check=True)
-            subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
-
-    argv = ["--data", pets, "--out", disk / "r", *SMALL, *BOUNDS]
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "add_epoch", read_only_in_epoch_2)
-        code, said = ended(argv, capsys)
-    assert code == 2
-    assert "Read-only file system; mend the permissions" in said
-    assert said.endswith("--resume")
-    code, said = ended([*argv, "--resume"], capsys)
-    assert code == 2
-    assert "Read-only" in said
-    subprocess.run(["umount", folder], check=True)
-    run.main([str(a) for a in [*argv, "--resume"]])
-    assert read(disk / "r/results.json")["epochs"] == 3
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
-    argv, tmp_path, monkeypatch, capsys
-):
-    fsync, count = os.fsync, iter(range(100))
-
-    def full(handle):
-        if next(count) >= 8:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(handle)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
-    assert code == 2
-    assert "epoch-000000-batch-000002.safetensors: No space left" in said
-    kept = sorted((tmp_path / "r/checkpoint").iterdir())
-    assert len(kept) == 2
-    for file in kept:
-        read_sealed(file)
-    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_signal_raises_at_once_but_waits_where_patience_is_asked_for():
