@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 from typing import NamedTuple
 
 import fastai.vision.learner  # noqa: F401 - how to show pictures with what was predicted
@@ -46,7 +47,7 @@ class S11Learner(Learner):
 
         `item` is a path, a PIL image or a uint8 array, or the index of one of the Learner's images.
         """
-        return super().predict(item if isinstance(item, int) else as_image(item), **kwargs)
+        return super().predict(item if isinstance(item, Integral) else as_image(item), **kwargs)
 
     def fit_one_cycle(
         self,
