@@ -21,15 +21,17 @@ class Group:
 
 
 def group(runs: Sequence[Records]) -> list[Group]:
-    """Join runs that differ only in the seed, in the order in which they are given."""
+    """Join runs that differ only in the seed, in the order in which they are given.
+
+    A folder given twice counts once; a run with a seed that its group has already stands alone.
+    """
     found: dict[tuple, list[Records]] = {}
-    for run in runs:
+    for run in {run.path.resolve(): run for run in runs}.values():
         same = {name: value for name, value in run.config.items() if name not in _CHANCE}
         key = run.env.get("data_fingerprint"), bool(run.results), *same.items()
-        # Each seed once: a run that is given twice is no second sample.
-        others = found.setdefault(key, [])
-        if all(run.config["seed"] != other.config["seed"] for other in others):
-            others.append(run)
+        if any(run.config["seed"] == other.config["seed"] for other in found.get(key, [])):
+            key = run.path.resolve(), *key
+        found.setdefault(key, []).append(run)
     return [Group(_name(members), tuple(members)) for members in found.values()]
 
 

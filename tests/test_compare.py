@@ -42,6 +42,12 @@ def test_runs_that_differ_only_in_the_seed_are_joined(finished, tmp_path):
     assert "±" not in alone
 
 
+def test_the_same_seed_twice_is_no_second_sample(finished, tmp_path):
+    again = altered(finished[0], tmp_path / "again", 0.5)
+    groups = group([read_records(path) for path in (finished[0], again, finished[0])])
+    assert [each.name for each in groups] == [finished[0].name, "again"]
+
+
 def test_one_table_and_one_picture(finished, tmp_path, capsys):
     other = altered(finished[0], tmp_path / "other", width=2)
     compare.main([str(finished[0]), str(other), "--out", str(tmp_path / "c.png")])
