@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import copy
 import os
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from fastai.vision.core import TensorImage
-from fastcore.foundation import L
 from fasttransform import DisplayedTransform
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -66,58 +65,79 @@ def pad_crop_flip(images: np.ndarray, draws: Draws) -> np.ndarray:
     uint8 (n, 32, 32, 3) in, a new array of the same kind out. Source: He et al.,
     arXiv:1512.03385, section 4.2.
     """
+    return _crops(_padded_both_ways(images), np.arange(len(images)), draws)
+
+
+def _padded_both_ways(images: np.ndarray) -> np.ndarray:
+    """The images padded, as they are and mirrored: uint8 (2, n, 40, 40, 3)."""
     n, height, width, channels = images.shape
-    padded = np.zeros((n, height + 2 * PAD, width + 2 * PAD, channels), images.dtype)
-    padded[:, PAD:-PAD, PAD:-PAD] = images
+    padded = np.zeros((2, n, height + 2 * PAD, width + 2 * PAD, channels), np.uint8)
+    plain, mirrored = padded[:, :, PAD:-PAD, PAD:-PAD]
+    plain[:] = images
+    mirrored[:] = torch.from_numpy(images).flip(2).numpy()  # in half of NumPy's time
+    return padded
+
+
+def _crops(padded: np.ndarray, indices: np.ndarray, draws: Draws) -> np.ndarray:
+    """One crop of each of some padded images, gathered in one go: uint8 (n, 32, 32, 3)."""
     # Rows of pixels as runs of bytes, so that each row of a crop is one contiguous copy.
-    rows = padded.reshape(n, height + 2 * PAD, -1)
-    windows = sliding_window_view(rows, (height, width * channels), axis=(1, 2))[:, :, ::channels]
-    crops = windows[np.arange(n), draws.top, draws.left].reshape(images.shape)
-    crops[draws.flip] = crops[draws.flip, :, ::-1]
-    return crops
+    rows = padded.reshape(*padded.shape[:3], -1)
+    windows = sliding_window_view(rows, (SIDE, 3 * SIDE), axis=(2, 3))[:, :, :, ::3]
+    flip = draws.flip.astype(int)
+    left = np.where(draws.flip, 2 * PAD - draws.left, draws.left)
+    return windows[flip, indices, draws.top, left].reshape(-1, SIDE, SIDE, 3)
 
 
-def cutout(
-    images: torch.Tensor, holes: torch.Tensor, size: int, fill: torch.Tensor
-) -> torch.Tensor:
-    """Fill a square of `size` pixels in each image; the images themselves stay as they are.
+def cutout_(images: torch.Tensor, holes: torch.Tensor, size: int, fill: float | torch.Tensor = 0):
+    """Fill a square of `size` pixels in each image, in place; returns the images.
 
-    images: (n, C, H, W); holes: the squares' top-left corners, integers (n, 2); fill: a value for
-    each channel, (C,). Source: DeVries and Taylor, arXiv:1708.04552, with the square kept wholly
-    inside the picture.
+    images: (n, C, H, W), in any order of memory; holes: the squares' top-left corners, integers
+    (n, 2); fill: a number, or a value for each channel, (C, 1, 1). Source: DeVries and Taylor,
+    arXiv:1708.04552, with the square kept wholly inside the picture.
     """
-    rows, columns = (torch.arange(s, device=images.device) for s in images.shape[-2:])
-    top, left = holes.to(images.device, non_blocking=True)[:, :, None].unbind(1)
-    in_rows, in_columns = ((s >= a) & (s < a + size) for s, a in ((rows, top), (columns, left)))
-    inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-    return torch.where(inside, fill[None, :, None, None], images)
+    top, left = holes.to(images.device, non_blocking=True).unbind(1)
+    squares = images.unfold(2, size, 1).unfold(3, size, 1)
+    squares[torch.arange(len(images), device=images.device), :, top, left] = fill
+    return images
 
 
 class Cutout(DisplayedTransform):
-    """fastai's batch transform of `cutout`, on the device of the batch, for training batches only.
+    """fastai's batch transform of `cutout_`, on the device of the batch, for training batches only.
 
-    It fills the squares at `holes`, which batches of `get_dls` carry. `fill` is a value for each
-    channel on the scale of the images at that point: [0, 1], before they are normalised.
+    It fills the squares at `holes`, which batches of `get_dls` carry, once they are normalised:
+    the default `fill`, 0, is the mean of the training images. The batch is changed in place.
     """
 
-    order, split_idx, parameters = 20, 0, L("fill")
+    order, split_idx = 100, 0
 
-    def __init__(self, size: int = HOLE, fill: tuple[float, ...] = (0.0, 0.0, 0.0)) -> None:
-        self.size, self.fill = size, torch.tensor(fill)
+    def __init__(self, size: int = HOLE, fill: float = 0.0) -> None:
+        self.size, self.fill = size, fill
 
     def encodes(self, x: TensorImage) -> TensorImage:
-        return cutout(x, x.holes, self.size, self.fill)
+        return cutout_(x.as_subclass(torch.Tensor), x.holes, self.size, self.fill)
 
 
 class PadCropFlip:
-    """The default augmentation while batches are sliced; it also draws where Cutout will cut."""
+    """The default augmentation while batches are sliced; it also draws where Cutout will cut.
 
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed = n, seed
+    `images` are all training images, uint8 (N, 32, 32, 3). They are kept padded and in both
+    orientations, 9,600 bytes an image, from the first batch on.
+    """
 
-    def __call__(self, images: np.ndarray, indices: np.ndarray, epoch: int) -> TensorImage:
-        draws = draw(self.n, self.seed, epoch).take(indices)
-        batch = to_batch(pad_crop_flip(images, draws))
+    def __init__(self, images: np.ndarray, seed: int) -> None:
+        self.images, self.seed = images, seed
+
+    @cached_property
+    def padded(self) -> np.ndarray:
+        return _padded_both_ways(self.images)
+
+    def prepare(self) -> None:
+        """Pad the images now, so that worker processes share them."""
+        _ = self.padded
+
+    def __call__(self, indices: np.ndarray, epoch: int) -> TensorImage:
+        draws = draw(len(self.images), self.seed, epoch).take(indices)
+        batch = to_batch(_crops(self.padded, indices, draws))
         batch.holes = torch.from_numpy(np.stack([draws.hole_top, draws.hole_left], axis=1))
         return batch
 
@@ -125,10 +145,14 @@ class PadCropFlip:
 class PerImage:
     """An Albumentations pipeline, run on one image after the other with a seed for each."""
 
-    def __init__(self, pipeline: A.Compose, seed: int) -> None:
-        self.pipeline, self.seed = copy.deepcopy(pipeline), seed
+    def __init__(self, images: np.ndarray, seed: int, pipeline: A.Compose) -> None:
+        self.images, self.seed, self.pipeline = images, seed, copy.deepcopy(pipeline)
 
-    def __call__(self, images: np.ndarray, indices: np.ndarray, epoch: int) -> TensorImage:
+    def prepare(self) -> None:
+        """Nothing to do ahead of the first batch."""
+
+    def __call__(self, indices: np.ndarray, epoch: int) -> TensorImage:
+        images = self.images[indices]
         out = np.empty_like(images)
         for i, index in enumerate(indices.tolist()):
             seeds = np.random.SeedSequence([self.seed, epoch, _DRAW_STREAM, index])

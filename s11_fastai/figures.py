@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from s11_fastai import interpret, plots
-from s11_fastai.augment import HOLE, PadCropFlip, cutout
-from s11_fastai.data import channel_stats
+from s11_fastai.augment import HOLE, cutout_, draw, pad_crop_flip, to_batch
 from s11_fastai.files import write_atomically
 from s11_fastai.learner import S11Learner
+from s11_fastai.normalize import channel_stats
 from s11_fastai.records import Records
 from s11_fastai.sources import ImageSet
 
@@ -86,13 +86,14 @@ def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
 
 def draws_of(images: ImageSet, index: int, seed: int, n: int = 16) -> np.ndarray:
     """What the first `n` epochs show of one training image, uint8 (n, 32, 32, 3)."""
-    augment = PadCropFlip(len(images.train.labels), seed)
-    fill = torch.tensor(channel_stats(images.train.images)[0]) * 255
+    image = images.train.images[[index]]
+    mean = torch.tensor(channel_stats(images.train.images)[0])[:, None, None] * 255
     shown = []
     for epoch in range(n):
-        batch = augment(images.train.images[index][None], np.asarray([index]), epoch)
-        holed = cutout(batch.float(), batch.holes, HOLE, fill)
-        shown.append(holed.byte().permute(0, 2, 3, 1).numpy())
+        draws = draw(len(images.train.labels), seed, epoch).take(np.asarray([index]))
+        crop = to_batch(pad_crop_flip(image, draws)).float().as_subclass(Tensor)
+        hole = torch.from_numpy(np.stack([draws.hole_top, draws.hole_left], axis=1))
+        shown.append(cutout_(crop, hole, HOLE, mean).byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(shown)
 
 

@@ -12,7 +12,7 @@ from s11_fastai.augment import (
     PadCropFlip,
     PerImage,
     albumentations_default,
-    cutout,
+    cutout_,
     draw,
     epoch_order,
     pad_crop_flip,
@@ -35,24 +35,23 @@ def test_pad_crop_flip_is_numpys_pad_slice_and_mirror(rng, top, left, flip):
     np.testing.assert_array_equal(image, before)
 
 
-def test_cutout_fills_each_images_own_square_and_leaves_the_callers_images():
-    images = torch.rand(3, 3, 32, 32)
-    before = images.clone()
-    holes, fill = torch.tensor([[0, 0], [24, 24], [5, 17]]), torch.tensor([0.1, 0.2, 0.3])
-    out = cutout(images, holes, 8, fill)
-    expected = before.clone()
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("fill", [0.0, torch.tensor([0.1, 0.2, 0.3])[:, None, None]])
+def test_cutout_fills_each_images_own_square_in_place_and_nothing_else(memory_format, fill):
+    images = torch.rand(3, 3, 32, 32).contiguous(memory_format=memory_format)
+    expected = images.clone()
+    holes = torch.tensor([[0, 0], [24, 24], [5, 17]])
     for i, (top, left) in enumerate(holes.tolist()):
-        expected[i, :, top : top + 8, left : left + 8] = fill[:, None, None]
-    assert torch.equal(out, expected)
-    assert torch.equal(images, before)
+        expected[i, :, top : top + 8, left : left + 8] = fill
+    assert cutout_(images, holes, 8, fill) is images
+    assert torch.equal(images, expected)
 
 
 def test_cutout_is_a_batch_transform_of_the_training_part_alone():
     images = TensorImage(torch.ones(2, 3, 32, 32))
     images.holes = torch.tensor([[0, 0], [3, 3]])
-    transform = Cutout(8, fill=(0.0, 0.0, 0.0))
-    assert (transform(images, split_idx=0) == 0).sum() == 2 * 3 * 64
-    assert torch.equal(transform(images, split_idx=1), images)
+    assert torch.equal(Cutout(8)(images.clone(), split_idx=1), images)
+    assert (Cutout(8)(images, split_idx=0) == 0).sum() == 2 * 3 * 64
 
 
 def test_draws_follow_from_seed_and_epoch_alone():
@@ -102,14 +101,15 @@ def marked() -> np.ndarray:
 def test_the_albumentations_pipeline_draws_from_the_same_distribution():
     n, fill = 4_000, 200
     images, indices = np.repeat(marked()[None], n, axis=0), np.arange(n)
-    batch = PadCropFlip(n, seed=1)(images, indices, epoch=0)
-    ours = cutout(batch, batch.holes, 8, torch.full((3,), fill, dtype=torch.uint8))
-    theirs = PerImage(albumentations_default((fill,) * 3), seed=1)(images, indices, epoch=0)
+    ours = PadCropFlip(images, seed=1)(indices, epoch=0)
+    holes = ours.holes
+    cutout_(ours, holes, 8, fill)
+    theirs = PerImage(images, 1, albumentations_default((fill,) * 3))(indices, epoch=0)
     found = [parameters_of(b.permute(0, 2, 3, 1).numpy(), fill) for b in (ours, theirs)]
     np.testing.assert_array_equal(found[0][:, 0], draw(n, 1, 0).top)
     np.testing.assert_array_equal(found[0][:, 1], draw(n, 1, 0).left)
     np.testing.assert_array_equal(found[0][:, 2], draw(n, 1, 0).flip)
-    np.testing.assert_array_equal(found[0][:, 3:], batch.holes)
+    np.testing.assert_array_equal(found[0][:, 3:], holes)
     for column, n_values in enumerate((9, 9, 2, 25, 25)):
         table = [np.bincount(f[:, column], minlength=n_values) for f in found]
         assert np.shape(table) == (2, n_values)
@@ -120,11 +120,11 @@ def test_albumentations_is_stateless_and_leaves_the_callers_pipeline(rng):
     images = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     pipeline = albumentations_default()
     before = copy.deepcopy(pipeline.to_dict())
-    augment = PerImage(pipeline, seed=3)
-    whole = augment(images, np.arange(6), epoch=1)
-    parts = [augment(images[[i]], np.array([i]), epoch=1) for i in (5, 4, 3, 2, 1, 0)]
+    augment = PerImage(images, 3, pipeline)
+    whole = augment(np.arange(6), epoch=1)
+    parts = [augment(np.array([i]), epoch=1) for i in (5, 4, 3, 2, 1, 0)]
     assert torch.equal(whole, torch.cat(parts[::-1]))
-    assert not torch.equal(whole, augment(images, np.arange(6), epoch=2))
+    assert not torch.equal(whole, augment(np.arange(6), epoch=2))
     assert pipeline.to_dict() == before
 
 
@@ -132,4 +132,4 @@ def test_an_albumentations_pipeline_must_give_what_it_gets(images):
     import albumentations as A
 
     with pytest.raises(S11Error, match="leave out Normalize"):
-        PerImage(A.Compose([A.Normalize()]), seed=0)(images.train.images[:1], np.array([0]), 0)
+        PerImage(images.train.images, 0, A.Compose([A.Normalize()]))(np.array([0]), 0)

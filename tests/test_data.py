@@ -7,9 +7,10 @@ from conftest import random_images
 from fastai.vision.core import TensorImage
 
 from s11_fastai import get_dls
-from s11_fastai.augment import albumentations_default, cutout, draw, pad_crop_flip
-from s11_fastai.data import channel_stats
+from s11_fastai.augment import albumentations_default, cutout_, draw, pad_crop_flip
 from s11_fastai.errors import S11Error
+from s11_fastai.loader import Share
+from s11_fastai.normalize import channel_stats
 from s11_fastai.sources import Part
 
 
@@ -32,17 +33,16 @@ def test_a_batch_is_what_the_parts_say(images):
     mean, std = (torch.tensor(s)[:, None, None] for s in channel_stats(images.train.images))
     shown = torch.from_numpy(pad_crop_flip(images.train.images[order], draws)).permute(0, 3, 1, 2)
     holes = torch.from_numpy(np.stack([draws.hole_top, draws.hole_left], 1))
-    expected = (cutout(shown.float() / 255, holes, 8, mean.flatten()) - mean) / std
+    expected = cutout_((shown.float() / 255 - mean) / std, holes, 8)
     torch.testing.assert_close(x, expected, rtol=0, atol=1e-6)
     assert torch.equal(y, torch.from_numpy(images.train.labels[order]))
     assert x.dtype == torch.float32
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_cutout_fill_becomes_zero_once_normalised(images):
+def test_cutout_fills_with_the_mean_which_is_zero_once_normalised(images):
     x, _ = batches(get_dls(images, bs=40, device="cpu").train)[0]
-    zeros = (x.abs() < 1e-6).all(1).flatten(1).sum(1)
-    assert (zeros >= 64).all()
+    assert ((x == 0).all(1).flatten(1).sum(1) == 64).all()
 
 
 def test_evaluated_images_are_neither_shuffled_nor_augmented(images):
@@ -88,6 +88,47 @@ def test_the_same_batches_with_0_or_4_workers_and_in_any_order_of_asking(images,
     assert not same(forth[0], forth[1])
     other = get_dls(images, bs=7, seed=3, device="cpu", augment=pipeline).train
     assert not same(forth[0], batches(other, 0))
+
+
+def test_a_pass_leaves_the_images_as_they_are(images):
+    before = [array.copy() for part in (images.train, images.valid) for array in part]
+    dls = get_dls(images, bs=7, device="cpu")
+    for dl in dls.loaders:
+        for x, _ in dl:
+            x.zero_()
+    for a, b in zip(before, (*images.train, *images.valid), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_decoding_gives_the_images_back(images):
+    dl = get_dls(images, bs=24, device="cpu").valid
+    shown, _ = dl.decode(dl.one_batch())
+    assert torch.equal(shown.permute(0, 2, 3, 1), torch.from_numpy(images.valid.images))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shares_of_every_batch_put_together_are_the_batch(images, count):
+    whole = get_dls(images, bs=16, device="cpu")
+    shared = [get_dls(images, bs=16, device="cpu") for _ in range(count)]
+    for part in (0, 1):
+        for index, dls in enumerate(shared):
+            dls[part].share = Share(index, count)
+        together = list(zip(*(batches(dls[part]) for dls in shared), strict=True))
+        assert len(together) == len(whole[part])
+        joined = [tuple(map(torch.cat, zip(*shares, strict=True))) for shares in together]
+        assert same(joined, batches(whole[part]))
+        for shares in together:
+            sizes = [len(y) for _, y in shares]
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_pass_may_begin_at_a_later_batch_and_drop_a_short_last_one(images):
+    dl = get_dls(images, bs=16, device="cpu").train
+    whole = batches(dl, epoch=1)
+    dl.set_epoch(1, first_batch=2)
+    later = [(x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)) for x, y in dl]
+    assert same(later, whole[2:])
+    assert same(batches(dl.new(drop_last=True), epoch=1), whole[:2])
 
 
 def test_global_generators_decide_nothing(images):
