@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from fastai.callback.schedule import ParamScheduler
+from fastai.torch_core import get_model
 from torch import Tensor, nn
 
 from s11_fastai.errors import S11Error
@@ -45,7 +46,9 @@ def capture(learn: S11Learner, at: dict) -> State:
     """
     recorder = learn.recorder
     optimiser = learn.opt.state_dict()
-    tensors = {f"model.{name}": value for name, value in learn.model.state_dict().items()}
+    tensors = {
+        f"model.{name}": value for name, value in get_model(learn.model).state_dict().items()
+    }
     scalars: dict[str, dict] = {}
     for index, values in optimiser["state"].items():
         for name, value in values.items():
@@ -91,13 +94,13 @@ def restore(learn: S11Learner, state: State) -> None:
     `restore_progress` does the rest once the resumed epoch has begun.
     """
     tensors, values = state
-    learn.model.load_state_dict(below("model", tensors))
+    get_model(learn.model).load_state_dict(below("model", tensors))
     _restore_optimiser(learn, tensors, values["optimiser"])
     if values["scaler"] and getattr(learn, "scaler", None):
         learn.scaler.load_state_dict(values["scaler"])
     recorder, kept = learn.recorder, values["recorder"]
     recorder.lrs = tensors["recorder.lrs"].tolist()
-    recorder.losses = list(tensors["recorder.losses"].unbind())
+    recorder.losses = list(tensors["recorder.losses"].to(learn.dls.device).unbind())
     recorder.iters, recorder.values = kept["iters"], [type(learn.cbs)(r) for r in kept["values"]]
     recorder.smooth_loss.val = tensors["recorder.smooth_loss"].clone()
     recorder.smooth_loss.count = kept["count"]
@@ -124,7 +127,9 @@ def _restore_optimiser(learn: S11Learner, tensors: dict[str, Tensor], kept: dict
         if value.shape == own.shape:  # in the parameter's own order of memory
             value = torch.empty_like(own, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[key] = value
-    learn.opt.load_state_dict({"state": state, "param_groups": kept["groups"]})
+    fused = learn.opt.opt.defaults["fused"]  # the kernels are the device's, not the run's
+    groups = [group | {"fused": fused} for group in kept["groups"]]
+    learn.opt.load_state_dict({"state": state, "param_groups": groups})
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from s11_fastai.errors import printable
 from s11_fastai.runs import RunFolder
+from s11_fastai.steering import batches_between_looks
 
 
 class EpochTable(Callback):
@@ -53,6 +54,8 @@ class StepBar(Callback):
         self.title, self.total = title, total
 
     def before_fit(self) -> None:
+        # A look at the loss on a GPU, between two updates of the bar, would be for nobody.
+        self.looks_at_all = batches_between_looks(self.dls.device) == 1
         self.bar = tqdm(
             total=self.total,
             initial=self.train_iter,
@@ -60,11 +63,12 @@ class StepBar(Callback):
             unit="step",
             leave=False,
             disable=None,
+            mininterval=0.1 if self.looks_at_all else 1,
         )
 
     def after_batch(self) -> None:
-        self.bar.update()
-        if not self.bar.disable:
+        shown = self.bar.update()
+        if not self.bar.disable and (shown or self.looks_at_all):
             self.bar.set_postfix(loss=f"{self.smooth_loss.item():.3f}", refresh=False)
 
     def after_fit(self) -> None:

@@ -22,7 +22,7 @@ _PACKAGES = (
 )
 
 
-def environment(device: torch.device) -> dict:
+def environment(device: torch.device, processes: int = 1) -> dict:
     """A dict for `env.json`; `git_revision` is None where the code is in no checkout of its own."""
     return {
         "python": platform.python_version(),
@@ -31,7 +31,7 @@ def environment(device: torch.device) -> dict:
         "device": str(device),
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
-        "processes": 1,
+        "processes": processes,
         "git_revision": _git_revision(),
     }
 

@@ -9,7 +9,7 @@ import fastai.vision.learner  # noqa: F401 - how to show pictures with what was 
 import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelEpochException
-from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -18,7 +18,7 @@ from fastcore.foundation import L
 from torch import nn
 
 from s11_fastai.data import as_image
-from s11_fastai.metrics import Accuracy, LogProbLoss
+from s11_fastai.metrics import Accuracy, LogProbLoss, MeanLoss, SmoothLoss
 from s11_fastai.model import S11ResNet
 from s11_fastai.schedule import linear_one_cycle
 
@@ -106,23 +106,27 @@ def s11_learner(
 
     `model` gives log-probabilities (by default S11ResNet for the classes of `dls`); `wd` is
     applied to every parameter; `kwargs` go to fastai's Learner. On CUDA it trains in mixed
-    precision.
+    precision: bfloat16 where the card computes in it, else float16 with a scaled loss.
     """
     model = S11ResNet(dls.c) if model is None else model
+    on_cuda = torch.device(dls.device).type == "cuda"
+    sgd = partial(torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda or None)
     learn = S11Learner(
         dls,
         model,
         loss_func=LogProbLoss(),
-        opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=momentum, nesterov=True),
+        opt_func=partial(OptimWrapper, opt=sgd),
         metrics=Accuracy(),
         wd=wd,
         wd_bn_bias=True,
-        cbs=[ChannelsLast(), EpochOfLoader(), *L(kwargs.pop("cbs", None))],
+        cbs=[ChannelsLast(), EpochOfLoader(), LossesToCPU(), *L(kwargs.pop("cbs", None))],
         **kwargs,
     )
-    learn.recorder.train_metrics = True
-    if torch.device(dls.device).type == "cuda":
-        learn.add_cb(MixedPrecision())
+    recorder = learn.recorder
+    recorder.train_metrics, recorder.loss, recorder.smooth_loss = True, MeanLoss(), SmoothLoss()
+    if on_cuda:
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        learn.add_cb(MixedPrecision(AMPMode.BF16 if bf16 else AMPMode.FP16))
     return learn
 
 
@@ -137,6 +141,14 @@ class EpochOfLoader(Callback):
     def before_train(self) -> None:
         if hasattr(self.dls.train, "set_epoch"):
             self.dls.train.set_epoch(self.epoch, self.learn.start.batch)
+
+
+class LossesToCPU(Callback):
+    """Fetches the recorder's losses when the fit is over, for fastai's pictures of them."""
+
+    def after_fit(self) -> None:
+        if self.recorder.losses:
+            self.recorder.losses = list(torch.stack(self.recorder.losses).cpu().unbind())
 
 
 def _ramps(pct_start: float, start: float, middle: float, end: float) -> Callable[[float], float]:

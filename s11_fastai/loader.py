@@ -25,6 +25,11 @@ class Share(NamedTuple):
     def of(self, batch: np.ndarray) -> np.ndarray:
         return np.array_split(batch, self.count)[self.index]
 
+    @staticmethod
+    def sizes(n: int, count: int) -> list[int]:
+        """How many of `n` images each of `count` shares has."""
+        return [n // count + (index < n % count) for index in range(count)]
+
 
 class ResidentDL(TfmdDL):
     """A DataLoader whose batches are sliced whole from images that lie in memory.

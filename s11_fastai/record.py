@@ -1,17 +1,18 @@
 """From training to the run folder: what each step and each epoch gave, and checkpoints."""
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback
+from fastai.torch_core import get_model
 
-from s11_fastai.checkpoint import between_epochs, capture, progress, restore, restore_progress
+from s11_fastai.checkpoint import between_epochs, capture, progress
 from s11_fastai.errors import DivergedError, S11Error
 from s11_fastai.report import write_report
 from s11_fastai.runs import EpochRow, RunFolder, StepRow
+from s11_fastai.steering import StopWhenDiverged
 
 
 class RecordRun(Callback):
@@ -56,7 +57,7 @@ class RecordRun(Callback):
         steps = [
             StepRow(first + i, *v) for i, v in enumerate(zip(lrs, momenta, losses, strict=True))
         ]
-        self.run.add_epoch(row, steps, self.model)
+        self.run.add_epoch(row, steps, get_model(self.model))
 
     def so_far(self) -> dict:
         """Plain values; the losses are fetched from the device here, all at once."""
@@ -71,33 +72,10 @@ class RecordRun(Callback):
         }
 
 
-class StopWhenDiverged(Callback):
-    """Raises DivergedError in the step whose loss is NaN or infinite.
-
-    In mixed precision the scaler skips steps whose gradients overflow; the loss is finite there.
-    """
-
-    order = 54  # before anything of the step is recorded
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-
-    def after_batch(self) -> None:
-        loss = self.learn.loss.item()
-        if math.isfinite(loss):
-            return
-        where = f"step {self.train_iter - 1}" if self.training else "the evaluation"
-        raise DivergedError(
-            f"the loss became {loss} in {where} of epoch {self.epoch + 1} at lr "
-            f"{self.opt.hypers[-1]['lr']:.3g}: begin again with a lower --lr-max, or look at the "
-            f"images and labels; the last good checkpoint is in {self.run.checkpoints.path}"
-        )
-
-
 class KeepPage(Callback):
     """Writes the page when the fit begins and after each epoch."""
 
-    order = 66  # after the checkpoint, from which the run would go on
+    order = 67  # after the checkpoint, from which the run would go on
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
@@ -122,52 +100,45 @@ def page_of_the_end(run: RunFolder) -> Iterator[None]:
 
 
 class KeepCheckpoints(Callback):
-    """Writes checkpoints of the fit, and begins it where the run's newest one stands.
+    """Writes checkpoints of the fit.
 
     One is written at the beginning, when `minutes` have passed since the last one, after each
-    epoch, and when `stop` says so; then the fit ends.
+    epoch, and when `keep` is called.
     """
 
-    order = 65  # after RecordRun, and after the schedulers, whose state it restores
+    order = 65  # after RecordRun
 
     def __init__(
-        self, run: RunFolder, record: RecordRun, minutes: float, stop: Callable[[], object]
+        self, run: RunFolder, record: RecordRun, guard: StopWhenDiverged, minutes: float
     ) -> None:
-        self.run, self.record, self.minutes, self.stop = run, record, minutes, stop
-        self.resumed = run.saved
+        self.run, self.record, self.guard, self.minutes = run, record, guard, minutes
 
     def before_fit(self) -> None:
-        self.written = None
-        if self.resumed:
-            restore(self.learn, self.resumed.learner)
-            self.written, self.when = list(self.learn.start), time.monotonic()
+        self.written = list(self.learn.start) if self.run.saved else None
+        if self.written:
+            self.when = time.monotonic()
         else:
             self._write(between_epochs(self.learn, 0), {})
 
-    def before_train(self) -> None:
-        if self.resumed:
-            restore_progress(self.learn, self.resumed.learner.values["at"])
-            self.resumed = None
-
     def after_batch(self) -> None:
-        stop = self.stop()
-        if stop or time.monotonic() - self.when >= 60 * self.minutes:
-            # In evaluation the network stays as training left it; evaluating begins again.
-            at = progress(self.learn, self.iter + 1) if self.training else self.trained
-            self._write(at, self.record.so_far())
-        if stop:
-            raise CancelFitException
+        if time.monotonic() - self.when >= 60 * self.minutes:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write a checkpoint of the batch that is over."""
+        # In evaluation the network stays as training left it; evaluating begins again.
+        at = progress(self.learn, self.iter + 1) if self.training else self.trained
+        self._write(at, self.record.so_far())
 
     def after_train(self) -> None:
         self.trained = progress(self.learn, self.n_iter)
 
     def after_epoch(self) -> None:
         self._write(between_epochs(self.learn, self.epoch + 1), {})
-        if self.stop():
-            raise CancelFitException
 
     def _write(self, at: dict, so_far: dict) -> None:
-        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+        self.guard.look()
+        if not all(value.isfinite().all() for value in get_model(self.model).state_dict().values()):
             raise DivergedError(
                 f"the weights became infinite or NaN by step {self.train_iter}: begin again with a "
                 f"lower --lr-max; the last good checkpoint is in {self.run.checkpoints.path}"

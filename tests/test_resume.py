@@ -10,7 +10,7 @@ import torch
 from conftest import SMALL, newest, stopped
 from same import compare
 
-from s11_fastai import checkpoint, record
+from s11_fastai import checkpoint, record, steering
 from s11_fastai.runs import RunFolder
 from s11_fastai.sealed import read_sealed, write_sealed
 
@@ -46,13 +46,13 @@ def test_without_the_position_the_end_is_another(undisturbed, tmp_path, monkeypa
     """The comparison can fail."""
     whole, _, argv = undisturbed
     stopped(argv, tmp_path / "r", 8)
-    restore = record.restore
+    restore = steering.restore
 
     def from_the_epochs_beginning(learn, state):
         restore(learn, state)
         learn.start = learn.start._replace(batch=0)
 
-    monkeypatch.setattr(record, "restore", from_the_epochs_beginning)
+    monkeypatch.setattr(steering, "restore", from_the_epochs_beginning)
     run.main(["--out", str(tmp_path / "r"), "--resume"])
     assert {"model.safetensors", "steps.csv"} <= set(compare(whole, tmp_path / "r"))
 
@@ -185,7 +185,7 @@ def test_momentum_comes_back_in_the_memory_order_of_its_weight(undisturbed, tmp_
             seen.append(kept["momentum_buffer"].stride() == parameter.stride())
             assert not torch.equal(kept["momentum_buffer"], torch.zeros_like(parameter))
 
-    monkeypatch.setattr(record, "restore", look)
+    monkeypatch.setattr(steering, "restore", look)
     run.main(["--out", str(tmp_path / "r"), "--resume"])
     assert seen
     assert all(seen)

@@ -14,11 +14,10 @@ from s11_fastai import get_dls, s11_learner
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.learner import S11Learner
 from s11_fastai.model import S11ResNet
-from s11_fastai.record import StopWhenDiverged
-from s11_fastai.runs import RunFolder
 from s11_fastai.sealed import read_sealed
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import folder
+from s11_fastai.steering import StopWhenDiverged
 
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
@@ -47,7 +46,7 @@ def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
         return loss * float("inf") if next(count) == 4 + 3 + 1 else loss
 
     learn.loss_func = infinite_in_the_second_epoch
-    guard = StopWhenDiverged(RunFolder(tmp_path, {}, {}))
+    guard = StopWhenDiverged("r/checkpoint")
     said = pytest.raises(DivergedError, match=r"inf in step 5 of epoch 2 at lr 0.02")
     with learn.no_bar(), learn.no_logging(), said:
         learn.fit(3, lr=0.02, cbs=guard)
@@ -67,7 +66,7 @@ def test_a_step_that_the_scaler_skipped_does_not_end_the_run(images, tmp_path):
 
     torch.manual_seed(0)
     learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
-    guard = StopWhenDiverged(RunFolder(tmp_path, {}, {}))
+    guard = StopWhenDiverged("r/checkpoint")
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, lr=0.01, cbs=[SkipsOne(), guard])
     assert len(learn.recorder.losses) == 4
