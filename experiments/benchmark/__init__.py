@@ -1,0 +1,1 @@
+"""The parts of `bench.py`, a module for each section and what they share."""
