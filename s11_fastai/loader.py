@@ -1,6 +1,7 @@
 """A fastai DataLoader that slices whole batches from images in memory, and may take a share."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from numbers import Integral
 from typing import NamedTuple
 
@@ -70,24 +71,29 @@ class ResidentDL(TfmdDL):
         if self.augment:
             self.augment.prepare()
 
-    def get_idxs(self) -> list[int]:
-        order, items = super().get_idxs(), self.dataset.items
-        if self.bs and len(items) and isinstance(items[0], Integral):
-            indices = np.asarray(items)[order]
-            end = len(self) * self.bs  # where the last batch is dropped, less than all
-            starts = range(self.first_batch * self.bs, min(end, len(indices)), self.bs)
-            self.batches = [self.share.of(indices[i : i + self.bs]) for i in starts]
+    def get_idxs(self) -> Sequence[int]:
+        if self.indices is None:
+            return super().get_idxs()
+        n = len(self.indices)
+        order = epoch_order(n, self.seed, self.epoch) if self.shuffle else np.arange(n)
+        end = min(n, len(self) * self.bs)  # less than all where a short last batch is dropped
+        starts = range(self.first_batch * self.bs, end, self.bs)
+        self.batches = [self.share.of(self.indices[order[i : i + self.bs]]) for i in starts]
         return order
+
+    @cached_property
+    def indices(self) -> np.ndarray | None:
+        """The dataset's items where they are indices of images; None where they are others."""
+        items = self.dataset.items
+        ours = self.bs and len(items) and isinstance(items[0], Integral)
+        return np.array(list(items)) if ours else None
 
     def after_iter(self) -> None:
         super().after_iter()
         self.epoch, self.first_batch = self.epoch + 1, 0
 
-    def shuffle_fn(self, idxs: list[int]) -> list[int]:
-        return [idxs[i] for i in epoch_order(len(idxs), self.seed, self.epoch).tolist()]
-
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
-        if self.batches is None:  # not ours: left to fastai, one by one
+        if self.batches is None:  # others than indices: left to fastai, one by one
             yield from super().create_batches(samps)
             return
         for indices in self.batches[self.offs :: self.num_workers]:

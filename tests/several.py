@@ -22,7 +22,7 @@ def in_processes(count: int, work: Callable[[], object], timeout: float = 120) -
     for rank in range(count):
         receiver, sender = context.Pipe(duplex=False)
         own = {k: str(v) for k, v in (variables | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        children.append(context.Process(target=_run, args=(work, own, sender), daemon=True))
+        children.append(context.Process(target=_run, args=(work, own, sender)))
         children[-1].start()
         sender.close()
         pipes.append(receiver)

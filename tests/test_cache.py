@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import pack, refused_data
 from PIL import Image
+from several import in_processes
 
 from s11_fastai import load_images
 from s11_fastai.sources import cache, fingerprint, folder
@@ -35,6 +38,33 @@ def test_a_second_start_reads_no_image_file(image_folder, monkeypatch):
     os.utime(image_folder / "train/cat/0000.png", ns=(1, 1))
     with pytest.raises(AssertionError, match="decoded again"):
         load_images(image_folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processes are forked")
+def test_of_processes_that_start_at_once_one_decodes_and_all_get_the_same(image_folder, tmp_path):
+    decode_all, at_once = folder._decode_all, multiprocessing.get_context("fork").Barrier(4)
+
+    def counted(*args):
+        with (tmp_path / "decoded").open("a") as file:
+            file.write("once\n")
+        return decode_all(*args)
+
+    def work():
+        folder._decode_all = counted
+        at_once.wait(60)
+        images = load_images(image_folder)
+        return fingerprint(images.classes, images.train, images.valid)
+
+    assert set(in_processes(4, work)) == {load_images(image_folder).fingerprint}
+    assert (tmp_path / "decoded").read_text() == "once\n"
+
+
+def test_without_locks_it_is_decoded_all_the_same(image_folder, monkeypatch):
+    def no_locks(*_):
+        raise NotImplementedError("this file system")
+
+    monkeypatch.setattr(cache.FileLock, "acquire", no_locks)
+    assert len(load_images(image_folder).train.labels) == 12
 
 
 def test_an_empty_class_that_is_added_later_is_refused_too(image_folder):

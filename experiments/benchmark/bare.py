@@ -11,9 +11,11 @@ from s11_fastai.model import S11ResNet
 from s11_fastai.sources.imageset import SIDE
 
 
-def bare_step(n_classes: int, width: int, bs: int) -> Callable[[], None]:
+def bare_step(n_classes: int, width: int, bs: int, compiled: bool = False) -> Callable[[], None]:
     """The network and its optimiser, channels last, over and over on one batch of noise."""
     model = S11ResNet(n_classes, width).to(memory_format=torch.channels_last)
+    if compiled:
+        model.compile()
     x = torch.randn(bs, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
     y = torch.randint(n_classes, (bs,))
     opt = torch.optim.SGD(

@@ -37,7 +37,9 @@ def measure_step(images: ImageSet, width: int, bs: int, rounds: int) -> list[Row
     """
     if (rounds + 1) * bs > len(images.train.labels):
         raise S11Error("an epoch of these images has too few steps: give fewer --rounds or --bs")
-    bare = in_a_thread(bare_step(len(images.classes), width, bs))
+    bare, compiled = (
+        in_a_thread(bare_step(len(images.classes), width, bs, compiled=c)) for c in (False, True)
+    )
     plain = in_a_thread(plain_step(images, width, bs))
     # What a run says would stand in the middle of the table; its progress bar is on stderr.
     with redirect_stdout(io.StringIO()), ExitStack() as stack:
@@ -45,6 +47,7 @@ def measure_step(images: ImageSet, width: int, bs: int, rounds: int) -> list[Row
         stock = stack.enter_context(stock_fit(images, width, bs, rounds))
         sides = {
             LIMIT: partial(seconds_of, bare),
+            "the bare loop in torch.compile": partial(seconds_of, compiled),
             PROJECT: partial(seconds_of, ours.step),
             "the same network in fastai, as documented": partial(seconds_then_rest, stock.step),
             "a plain torch loop, as the reference": partial(seconds_then_rest, plain),

@@ -1,9 +1,11 @@
 """Decoded images on disk, one sealed file for each data set, memory-mapped when read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from s11_fastai.files import sweep
 from s11_fastai.sealed import Damaged, read_sealed, write_sealed
@@ -15,17 +17,39 @@ _FORMAT = "s11-images-2"
 def cached(folder: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
     """The ImageSet kept under `key`, or what `decode` gives, kept from then on.
 
-    A file that is damaged, of another format or of another key is made again. The arrays are a
-    private map of the file: writing to them changes neither the file nor another process.
+    A file that is damaged, of another format or of another key is made again; where several
+    processes want it at once, one makes it and the others wait. The arrays are a private map of
+    the file: writing to them changes neither the file nor another process.
     """
     path = folder / f"{key}.safetensors"
     images = _read(path, key)
     if images is None:
-        sweep(folder)
-        images = decode()
-        _write(path, key, images)
-        images = _read(path, key) or images
+        with _one_at_a_time(path.with_suffix(".lock")):
+            images = _read(path, key) or _made(path, key, decode)
     return images
+
+
+def _made(path: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
+    sweep(path.parent)
+    images = decode()
+    _write(path, key, images)
+    return _read(path, key) or images
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait for other processes that hold the lock at `path`, then hold it.
+
+    Where the file system knows no locks, all go on at once: the same work is done twice.
+    """
+    lock = FileLock(path)
+    with suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _read(path: Path, key: str) -> ImageSet | None:
