@@ -48,9 +48,12 @@ class Stopped(BaseException):
 
 @dataclass
 class GoOn:
-    """How to go on after an end that was not planned; empty while nothing has begun."""
+    """How to go on after an end that was not planned; empty while nothing has begun.
 
-    command: str = ""
+    None is for a process that is one of several and not the first, which speaks for all of them.
+    """
+
+    command: str | None = ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,6 +73,8 @@ def plain_errors(prog: str) -> Iterator[GoOn]:
     go_on = GoOn()
     try:
         yield go_on
+    except DivergedError as error:
+        _leave(prog, str(error) if go_on.command is not None else "", error.exit_code)
     except S11Error as error:
         _leave(prog, str(error), error.exit_code)
     except OSError as error:
@@ -79,7 +84,8 @@ def plain_errors(prog: str) -> Iterator[GoOn]:
         _leave(prog, f"{where}{error.strerror or error}; {remedy}{then}", S11Error.exit_code)
     except Stopped as stop:
         what = f"go on with: {go_on.command}" if go_on.command else "there was nothing to keep yet"
-        _leave(prog, f"stopped; {what}", stop.exit_code)
+        said = f"stopped; {what}" if go_on.command is not None else ""
+        _leave(prog, said, stop.exit_code)
 
 
 def printable(text: str) -> str:
@@ -88,6 +94,7 @@ def printable(text: str) -> str:
 
 
 def _leave(prog: str, message: str, code: int) -> NoReturn:
-    with suppress(OSError):  # whoever read it may be gone
-        print(f"{prog}: {printable(message)}", file=sys.stderr)
+    if message:
+        with suppress(OSError):  # whoever read it may be gone
+            print(f"{prog}: {printable(message)}", file=sys.stderr)
     sys.exit(code)

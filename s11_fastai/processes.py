@@ -147,7 +147,12 @@ def join_processes(device: str | None) -> Processes:
             f"WORLD_SIZE asks for several processes, but {' and '.join(missing)} is not set: start "
             "them with accelerate launch or torchrun, or unset WORLD_SIZE"
         )
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind, local = (
+        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        os.environ["LOCAL_RANK"],
+    )
     if kind not in ("cpu", "cuda"):
         raise S11Error(f"--device {kind} is for one process: give cpu or cuda, or leave it out")
-    return Launched(pick_device(kind if kind == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}"))
+    if kind == "cuda" and int(local) >= (here := torch.cuda.device_count()):
+        raise S11Error(f"each process needs a GPU, and here are {here}: start {here} processes")
+    return Launched(pick_device(kind if kind == "cpu" else f"cuda:{local}"))

@@ -1,7 +1,6 @@
 """Runs of two and three processes leave what one leaves, stop together, and go on in any number."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -92,7 +91,8 @@ def test_a_signal_to_one_stops_all_and_any_number_goes_on(by_one, tmp_path, capf
             == [143] * count
         )
         said = capfd.readouterr()
-        assert said.err.count(f"--out {out} --resume") == 1
+        (last,) = [line for line in said.err.splitlines() if line.startswith("run.py")]
+        assert last.endswith(f"--out {out} --resume")
     assert "processes was 2, is 3: the run goes on, but not identical" in said.out
     assert run_them(["--out", out, "--resume"], 2) == [0, 0]
     assert_like(whole, out, 2)
@@ -112,9 +112,8 @@ def test_a_loss_that_is_not_finite_ends_all_in_the_same_step(by_one, tmp_path, c
     _, argv = by_one
     argv = [*argv[:-6], "--bs", "11", "--lr-min", "1", "--lr-max", "1e30", "--out", tmp_path / "r"]
     assert run_them(argv, 2) == [3, 3]
-    said = capfd.readouterr().err
-    assert len(set(re.findall(r"the loss became nan in step \d+ of epoch 1", said))) == 1
-    assert said.count("became nan") == 2
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if "run.py" in line]
+    assert "the loss became nan in step " in said
 
 
 def test_more_processes_than_images_in_a_batch_are_refused(pets, tmp_path, capfd):

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import bench
 import compare
 import interpret
 import matplotlib
@@ -27,10 +28,12 @@ def test_the_first_block_is_the_set_up_that_ci_runs_as_it_stands():
 
 
 def test_every_experiment_command_parses():
-    commands = re.findall(r"python (?:-i )?experiments/run\.py ?([^`\n]*)", README)
-    assert len(commands) >= 4
+    commands = re.findall(
+        r"(?:python|torchrun|launch)[^`\n]* experiments/run\.py ?([^`\n]*)", README
+    )
+    assert len(commands) >= 8
     for command in commands:
-        run.parse(re.split(r"\s+#", command)[0].split())
+        run.parse(re.split(r"\s+#|;", command)[0].replace("$seed", "0").split())
 
 
 def test_the_python_example_runs(monkeypatch, tmp_path):
@@ -55,8 +58,19 @@ def test_the_example_that_opens_a_run_works(finished, pets):
 
 def test_the_commands_that_show_runs_parse():
     for name, module in (("interpret", interpret), ("compare", compare)):
-        (command,) = re.findall(rf"python experiments/{name}\.py ([^#\n]*)", README)
-        assert module.parse(command.split())
+        commands = re.findall(rf"python experiments/{name}\.py ([^#\n]*)", README)
+        assert commands
+        assert all(module.parse(command.split()) for command in commands)
+
+
+def test_the_bench_parses_and_its_figures_are_those_of_its_page():
+    (command,) = re.findall(r"python experiments/bench\.py ([^#\n`]*)", README)
+    assert bench.parse(command.split()).out
+    page = (ROOT / "results/bench.md").read_text()
+    rows = re.findall(r"^\|.*\|$", README.split("## Speed")[1].split("\n## ")[0], re.MULTILINE)
+    assert len(rows) > 10
+    for row in rows:
+        assert row in page
 
 
 def test_every_figure_of_a_result_is_that_of_its_file():
