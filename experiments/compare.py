@@ -1,6 +1,7 @@
 """Lay runs beside each other: one table and one picture."""
 
 import argparse
+import warnings
 from pathlib import Path
 
 from s11_fastai.errors import Parser, S11Error, plain_errors, printable
@@ -13,6 +14,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai.comparison import group, table
     from s11_fastai.figures import write_figure
     from s11_fastai.plots import plot_comparison

@@ -45,8 +45,9 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
     processes = join_processes(args.device)
     if not processes.is_first:
         go_on.command = None
-        learn = learner_of(images_of(args), args, processes.device)
-        return assist(learn, args, signals, processes)
+        return assist(
+            lambda: learner_of(images_of(args), args, processes.device), args, signals, processes
+        )
     with processes.or_tell_none():
         out = args.out or default_path(args.data)
         if not (args.resume and holds_run(out)):

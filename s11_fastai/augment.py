@@ -106,7 +106,9 @@ def cutout_(images: torch.Tensor, holes: torch.Tensor, size: int, fill: float | 
     (n, 2); fill: a number, or a value for each channel, (C, 1, 1). Source: DeVries and Taylor,
     arXiv:1708.04552, with the square kept wholly inside the picture.
     """
-    top, left = holes.to(images.device, non_blocking=True).unbind(1)
+    if not isinstance(fill, torch.Tensor):
+        fill = images.new_full((), fill)  # made there: a number would be copied, and waited for
+    top, left = holes.to(images.device).unbind(1)
     squares = images.unfold(2, size, 1).unfold(3, size, 1)
     squares[torch.arange(len(images), device=images.device), :, top, left] = fill
     return images

@@ -102,7 +102,7 @@ def restore(learn: S11Learner, state: State) -> None:
     recorder.lrs = tensors["recorder.lrs"].tolist()
     recorder.losses = list(tensors["recorder.losses"].to(learn.dls.device).unbind())
     recorder.iters, recorder.values = kept["iters"], [type(learn.cbs)(r) for r in kept["values"]]
-    recorder.smooth_loss.val = tensors["recorder.smooth_loss"].clone()
+    recorder.smooth_loss.val = tensors["recorder.smooth_loss"].to(learn.dls.device, copy=True)
     recorder.smooth_loss.count = kept["count"]
     for scheduler in _schedulers(learn):
         scheduler.hps = {name: values["scheduled"][name] for name in scheduler.hps}

@@ -68,7 +68,7 @@ class ResidentDL(TfmdDL):
     def before_iter(self) -> None:
         super().before_iter()
         self.batches = None
-        if self.augment:
+        if self.augment and self.dataset.split_idx == 0:
             self.augment.prepare()
 
     def get_idxs(self) -> Sequence[int]:
@@ -112,4 +112,12 @@ class ResidentDL(TfmdDL):
         # fastai's own way waits for the copy, and so for every step that was begun before it.
         if self.device is None or self.device.type != "cuda" or self.fake_l.num_workers:
             return batch
-        return tuple(t.pin_memory().to(self.device, non_blocking=True) for t in batch)
+        return tuple(_sent(tensor, self.device) for tensor in batch)
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the GPU, as soon as it gets there, with the holes that are to be cut in it."""
+    sent = tensor.pin_memory().to(device, non_blocking=True)
+    if hasattr(tensor, "holes"):
+        sent.holes = _sent(tensor.holes, device)
+    return sent

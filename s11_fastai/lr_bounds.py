@@ -79,7 +79,8 @@ def _untouched(learn: Learner) -> Iterator[None]:
     loader_rngs = [(dl.rng, dl.rng.getstate()) for dl in loaders]
     rngs = random.getstate(), np.random.get_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    with torch.random.fork_rng():  # the CPU's and every CUDA device's
+    device = torch.device(learn.dls.device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # and the CPU's
         try:
             yield
         finally:

@@ -59,7 +59,7 @@ def load_run(
             "classes make: its files do not belong together"
         ) from error
     # As it was trained: the other order of memory gives other last digits.
-    model = model.eval().to(memory_format=torch.channels_last)
+    model = model.eval().to(dls.device, memory_format=torch.channels_last)
     learn = s11_learner(dls, model, momentum=config["momentum"], wd=config["wd"])
     _fill_recorder(learn, records)
     return learn

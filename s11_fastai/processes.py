@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 from importlib.util import find_spec
@@ -116,7 +116,9 @@ class Launched(Processes):
             yield
         finally:
             if not self._told:
-                self.tell(None)
+                with suppress(RuntimeError):  # the others may be gone; why it ends is elsewhere
+                    self.tell(None)
+                    self.leave()
 
     def parallel(self, model: nn.Module) -> nn.Module:
         if self.device.type == "cuda":
@@ -147,12 +149,13 @@ def join_processes(device: str | None) -> Processes:
             f"WORLD_SIZE asks for several processes, but {' and '.join(missing)} is not set: start "
             "them with accelerate launch or torchrun, or unset WORLD_SIZE"
         )
-    kind, local = (
-        device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        os.environ["LOCAL_RANK"],
-    )
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind not in ("cpu", "cuda"):
         raise S11Error(f"--device {kind} is for one process: give cpu or cuda, or leave it out")
-    if kind == "cuda" and int(local) >= (here := torch.cuda.device_count()):
-        raise S11Error(f"each process needs a GPU, and here are {here}: start {here} processes")
-    return Launched(pick_device(kind if kind == "cpu" else f"cuda:{local}"))
+    if kind == "cpu":
+        return Launched(pick_device(kind))
+    local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if int(os.environ.get("LOCAL_WORLD_SIZE") or local + 1) > gpus:
+        raise S11Error(f"each process needs a GPU, and here are {gpus}: start {gpus} processes")
+    torch.cuda.set_device(local)
+    return Launched(pick_device(f"cuda:{local}"))

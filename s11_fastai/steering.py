@@ -82,6 +82,7 @@ class StopWhenDiverged(Callback):
 class StopWhenAsked(Callback):
     """Ends the fit, in all processes at the same batch, once a signal has come to any of them.
 
+    One process ends after the step that goes on; on several GPUs it may take some steps more.
     `keep` is called before, where the fit is not between two epochs.
     """
 
@@ -96,9 +97,13 @@ class StopWhenAsked(Callback):
         self.signals, self.processes, self.keep = signals, processes, keep
         self.batches = 0
 
+    def before_fit(self) -> None:
+        alone = self.processes.count == 1
+        self.every = 1 if alone else batches_between_looks(self.dls.device)
+
     def after_batch(self) -> None:
         self.batches += 1
-        if self.batches % batches_between_looks(self.dls.device) == 0 and self._asked():
+        if self.batches % self.every == 0 and self._asked():
             self.keep()
             raise CancelFitException
 

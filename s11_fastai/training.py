@@ -1,6 +1,7 @@
 """The fit of a run, with all that records, shows, guards and ends it."""
 
 from argparse import Namespace
+from collections.abc import Callable
 
 from fastai.callback.core import Callback
 
@@ -35,7 +36,6 @@ def train(
     say(f"lr from {run.bounds.lr_min:.3g} up to {run.bounds.lr_max:.3g} and back")
 
     state = run.saved.learner if run.saved else None
-    processes.tell((run.bounds, state))
     record, guard = RecordRun(run), StopWhenDiverged(str(run.checkpoints.path))
     checkpoints = KeepCheckpoints(run, record, guard, args.checkpoint_minutes)
     cbs = [
@@ -49,16 +49,27 @@ def train(
         StepBar("training", steps),
         estimate,
     ]
-    _fit(learn, args, run.bounds, cbs, signals, processes)
+    # From here on all processes stop together, as StopWhenAsked says.
+    with signals.patient():
+        processes.tell((run.bounds, state))
+        _fit(learn, args, run.bounds, cbs, processes)
 
 
-def assist(learn: S11Learner, args: Namespace, signals: StopSignals, processes: Processes) -> None:
+def assist(
+    make_learner: Callable[[], S11Learner],
+    args: Namespace,
+    signals: StopSignals,
+    processes: Processes,
+) -> None:
     """In every other process: the same fit on its share of each batch, and nothing else."""
-    if told := processes.hear():
+    with signals.patient():
+        if (told := processes.hear()) is None:
+            processes.leave()
+            return
         bounds, state = told
         guard = StopWhenDiverged("the first process's run")
         cbs = [GoOnFrom(state), guard, StopWhenAsked(signals, processes)]
-        _fit(learn, args, bounds, cbs, signals, processes)
+        _fit(make_learner(), args, bounds, cbs, processes)
 
 
 def _fit(
@@ -66,12 +77,11 @@ def _fit(
     args: Namespace,
     bounds: LRBounds,
     cbs: list[Callback],
-    signals: StopSignals,
     processes: Processes,
 ) -> None:
     ratio = bounds.lr_max / bounds.lr_min
     together = [TrainTogether(processes)] if processes.count > 1 else []
-    with signals.patient(), learn.no_bar(), learn.no_logging():
+    with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(
             args.epochs,
             bounds.lr_max,
@@ -80,4 +90,4 @@ def _fit(
             pct_start=args.peak_epoch / args.epochs,
             cbs=[*together, *cbs],
         )
-        processes.leave()
+    processes.leave()

@@ -9,7 +9,7 @@ from fastai.vision.core import TensorImage
 from s11_fastai import get_dls
 from s11_fastai.augment import albumentations_default, cutout_, draw, pad_crop_flip
 from s11_fastai.errors import S11Error
-from s11_fastai.loader import Share
+from s11_fastai.loader import Share, _sent
 from s11_fastai.normalize import channel_stats
 from s11_fastai.sources import Part
 
@@ -98,6 +98,25 @@ def test_a_pass_leaves_the_images_as_they_are(images):
             x.zero_()
     for a, b in zip(before, (*images.train, *images.valid), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_images_are_padded_for_training_only(images):
+    dls = get_dls(images, bs=7, device="cpu")
+    list(dls.valid)
+    assert "padded" not in vars(dls.train.augment)
+    dls.train.one_batch()
+    assert "padded" in vars(dls.train.augment)
+
+
+def test_holes_go_where_their_images_go(images, monkeypatch):
+    """To a GPU; what is pinned is seen here, and goes nowhere."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t.shape) or t.clone())
+    batch = get_dls(images, bs=8, device="cpu").train.augment(np.arange(8), epoch=0)
+    sent = _sent(batch, torch.device("cpu"))
+    assert torch.equal(sent, batch)
+    assert torch.equal(sent.holes, batch.holes)
+    assert pinned == [(8, 3, 32, 32), (8, 2)]
 
 
 def test_decoding_gives_the_images_back(images):

@@ -14,6 +14,7 @@ from s11_fastai import load_run
 from s11_fastai.distributed import check_shares
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
+from s11_fastai.processes import Launched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests fork their processes")
 
@@ -97,6 +98,26 @@ def test_a_signal_to_one_stops_all_and_any_number_goes_on(by_one, tmp_path, capf
     assert run_them(["--out", out, "--resume"], 2) == [0, 0]
     assert_like(whole, out, 2)
     assert [entry["step"] for entry in read(out / "env.json")["resumed"]] == [4, 7]
+
+
+def test_a_signal_to_one_that_waits_for_the_first_stops_all_too(by_one, tmp_path, monkeypatch):
+    _, argv = by_one
+    hear = Launched.hear
+
+    def struck(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return hear(self)
+
+    monkeypatch.setattr(Launched, "hear", struck)
+    assert run_them([*argv, "--out", tmp_path / "r"], 2) == [143, 143]
+    assert not (tmp_path / "r/history.csv").exists()
+
+
+def test_data_that_cannot_be_read_ends_all_with_one_line(tmp_path, capfd):
+    argv = ["--data", tmp_path / "none", "--out", tmp_path / "r", *SMALL, *BOUNDS]
+    assert run_them(argv, 3) == [2, 0, 0]
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if "run.py" in line]
+    assert "does not exist" in said
 
 
 @pytest.mark.parametrize("count", [2, 3])
