@@ -6,14 +6,16 @@ import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import bench
 import numpy as np
 import pytest
 import run
 import torch
-from benchmark import timing
+from benchmark import network, timing
 from benchmark.inputs import Copies, Gather, floors, pipelines
+from benchmark.network import Stopwatch
 from benchmark.project import fit, flags_of_run
 from benchmark.stepwise import Stepwise
 from benchmark.tables import as_json, as_markdown, as_text, facts_of
@@ -168,6 +170,25 @@ def test_what_a_fit_raises_is_raised_by_the_step(images):
     with Stepwise(learn, lambda: None) as steps, pytest.raises(EOFError):
         steps.step()
     assert not steps.thread.is_alive()
+
+
+def test_the_networks_part_of_a_step_is_its_three_calls(images, monkeypatch):
+    learn = s11_learner(get_dls(images, bs=16, device="cpu"), S11ResNet(3, 1))
+    watch, ticks, within = Stopwatch(learn), iter(range(1000)), []
+    monkeypatch.setattr(network, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(
+        learn.model, "forward", lambda x, f=learn.model.forward: (next(ticks), f(x))[1]
+    )
+
+    class Look(Callback):
+        order = 99
+
+        def after_batch(self):
+            within.append((self.training, watch.seconds))
+
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=0.01, cbs=Look())
+    assert [seconds for training, seconds in within if training] == [2 + 1 + 1] * 3
 
 
 def test_the_measured_run_is_a_real_one(images, tmp_path, capsys):

@@ -50,6 +50,6 @@ def two_steps(kind: str, data: str | None, width: int, bs: int) -> None:
     from benchmark.steps import project_fit
     from s11_fastai import load_images
 
-    with project_fit(load_images(data), width, bs) as steps:
+    with project_fit(load_images(data), width, bs) as (steps, _):
         steps.step()
         steps.step()

@@ -17,6 +17,7 @@ from torch import nn
 
 from benchmark.bare import bare_step, in_a_thread, update
 from benchmark.inputs import endless
+from benchmark.network import Stopwatch
 from benchmark.peers import albumentations_loader, fastai_dls
 from benchmark.project import fit, flags_of_run
 from benchmark.stepwise import Stepwise
@@ -26,6 +27,7 @@ from s11_fastai.errors import S11Error
 from s11_fastai.sources import ImageSet
 
 LIMIT = "bare loop"
+BEYOND = "of that, beyond the network's forward, backward and update"
 REST = 1.0
 
 
@@ -43,17 +45,30 @@ def measure_step(images: ImageSet, width: int, bs: int, rounds: int) -> list[Row
     plain = in_a_thread(plain_step(images, width, bs))
     # What a run says would stand in the middle of the table; its progress bar is on stderr.
     with redirect_stdout(io.StringIO()), ExitStack() as stack:
-        ours = stack.enter_context(project_fit(images, width, bs))
+        ours, network = stack.enter_context(project_fit(images, width, bs))
         stock = stack.enter_context(stock_fit(images, width, bs, rounds))
         sides = {
             LIMIT: partial(seconds_of, bare),
             "the bare loop in torch.compile": partial(seconds_of, compiled),
-            PROJECT: partial(seconds_of, ours.step),
+            PROJECT: (total := Kept(partial(seconds_of, ours.step))),
+            BEYOND: lambda: total.value - network.seconds,
             "the same network in fastai, as documented": partial(seconds_then_rest, stock.step),
             "a plain torch loop, as the reference": partial(seconds_then_rest, plain),
         }
         values = round_robin(sides, rounds)
-    return rows_of("step", "s", values, LIMIT, lambda v: bs / v, "images/s")
+    rows = rows_of("step", "s", values, LIMIT, lambda v: bs / v, "images/s")
+    return [row._replace(other=None) if row.side == BEYOND else row for row in rows]
+
+
+class Kept:
+    """A measurement that remembers its last value."""
+
+    def __init__(self, measure: Callable[[], float]) -> None:
+        self.measure = measure
+
+    def __call__(self) -> float:
+        self.value = self.measure()
+        return self.value
 
 
 def plain_step(images: ImageSet, width: int, bs: int) -> Callable[[], None]:
@@ -65,15 +80,16 @@ def plain_step(images: ImageSet, width: int, bs: int) -> Callable[[], None]:
 
 
 @contextmanager
-def project_fit(images: ImageSet, width: int, bs: int) -> Iterator[Stepwise]:
-    """run.py's own training in a temporary run folder."""
+def project_fit(images: ImageSet, width: int, bs: int) -> Iterator[tuple[Stepwise, Stopwatch]]:
+    """run.py's own training in a temporary run folder, and what of a step is the network's."""
     args = flags_of_run(width, bs)
     learn = run.learner_of(images, args, torch.device("cpu"))
+    network = Stopwatch(learn)
     with (
         tempfile.TemporaryDirectory() as scratch,
         Stepwise(learn, partial(fit, Path(scratch) / "run", learn, args)) as steps,
     ):
-        yield steps
+        yield steps, network
 
 
 @contextmanager
