@@ -67,10 +67,13 @@ def test_the_bench_parses_and_its_figures_are_those_of_its_page():
     (command,) = re.findall(r"python experiments/bench\.py ([^#\n`]*)", README)
     assert bench.parse(command.split()).out
     page = (ROOT / "results/bench.md").read_text()
-    rows = re.findall(r"^\|.*\|$", README.split("## Speed")[1].split("\n## ")[0], re.MULTILINE)
+    said = README.split("## Speed")[1].split("\n## ")[0]
+    rows = re.findall(r"^\|.*\|$", said, re.MULTILINE)
     assert len(rows) > 10
-    for row in rows:
-        assert row in page
+    assert all(row in page for row in rows)
+    figures = re.findall(r"\S+ MiB|[\d.]+(?= times)", said)
+    assert len(figures) == 4
+    assert all(f"| {figure} |" in page for figure in figures)
 
 
 def test_every_figure_of_a_result_is_that_of_its_file():
