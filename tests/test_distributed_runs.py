@@ -120,13 +120,12 @@ def test_data_that_cannot_be_read_ends_all_with_one_line(tmp_path, capfd):
     assert "does not exist" in said
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_what_ends_the_first_process_ends_all(by_one, tmp_path, capfd, count):
+def test_what_ends_the_first_process_ends_all(by_one, capfd):
     """Found out before the others can know of it: the folder is not free; the run is finished."""
     whole, argv = by_one
-    assert run_them([*argv, "--out", whole], count) == [2] + [0] * (count - 1)
+    assert run_them([*argv, "--out", whole], 3) == [2, 0, 0]
     assert capfd.readouterr().err.splitlines()[-1].startswith(f"run.py: --out {whole} holds a run")
-    assert run_them([*argv, "--out", whole, "--resume"], count) == [0] * count
+    assert run_them([*argv, "--out", whole, "--resume"], 2) == [0, 0]
 
 
 def test_a_loss_that_is_not_finite_ends_all_in_the_same_step(by_one, tmp_path, capfd):
