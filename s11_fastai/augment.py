@@ -99,7 +99,9 @@ def _crops(rows: np.ndarray, indices: np.ndarray, draws: Draws) -> np.ndarray:
     return windows[top * _PITCH + left].reshape(-1, SIDE, SIDE, 3)
 
 
-def cutout_(images: torch.Tensor, holes: torch.Tensor, size: int, fill: float | torch.Tensor = 0):
+def cutout_(
+    images: torch.Tensor, holes: torch.Tensor, size: int, fill: float | torch.Tensor = 0
+) -> torch.Tensor:
     """Fill a square of `size` pixels in each image, in place; returns the images.
 
     images: (n, C, H, W), in any order of memory; holes: the squares' top-left corners, integers
