@@ -40,6 +40,11 @@ class Draws(NamedTuple):
     def take(self, indices: np.ndarray) -> Draws:
         return Draws(*(column[indices] for column in self))
 
+    @property
+    def holes(self) -> torch.Tensor:
+        """The holes' corners as `cutout_` takes them, (n, 2)."""
+        return torch.from_numpy(np.stack([self.hole_top, self.hole_left], axis=1))
+
 
 @lru_cache(maxsize=2)
 def draw(n: int, seed: int, epoch: int) -> Draws:
@@ -153,7 +158,7 @@ class PadCropFlip:
     def __call__(self, indices: np.ndarray, epoch: int) -> TensorImage:
         draws = draw(len(self.images), self.seed, epoch).take(indices)
         batch = to_batch(_crops(self.padded, indices, draws))
-        batch.holes = torch.from_numpy(np.stack([draws.hole_top, draws.hole_left], axis=1))
+        batch.holes = draws.holes
         return batch
 
 

@@ -92,8 +92,7 @@ def draws_of(images: ImageSet, index: int, seed: int, n: int = 16) -> np.ndarray
     for epoch in range(n):
         draws = draw(len(images.train.labels), seed, epoch).take(np.asarray([index]))
         crop = to_batch(pad_crop_flip(image, draws)).float().as_subclass(Tensor)
-        hole = torch.from_numpy(np.stack([draws.hole_top, draws.hole_left], axis=1))
-        shown.append(cutout_(crop, hole, HOLE, mean).byte().permute(0, 2, 3, 1).numpy())
+        shown.append(cutout_(crop, draws.holes, HOLE, mean).byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(shown)
 
 

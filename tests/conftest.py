@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -143,6 +144,21 @@ def undisturbed(pets, tmp_path_factory):
     out, argv = tmp_path_factory.mktemp("runs") / "whole", ["--data", str(pets), *SMALL, *BOUNDS]
     with no_pictures_of_predictions():
         return out, run.main([*argv, "--out", str(out)]), argv
+
+
+def help_without_heavy_imports(script: str) -> str:
+    """What --help prints, in a process that has to do without the large packages."""
+    code = (
+        f"import sys, {script}\n"
+        f"try: {script}.parse(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "assert not {'torch', 'numpy', 'fastai', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "experiments", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def newest(out):

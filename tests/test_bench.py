@@ -2,8 +2,6 @@
 
 import json
 import platform
-import subprocess
-import sys
 import tempfile
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -20,7 +18,7 @@ from benchmark.project import fit, flags_of_run
 from benchmark.stepwise import Stepwise
 from benchmark.tables import as_json, as_markdown, as_text, facts_of
 from benchmark.timing import PROJECT, Row, round_robin, rows_of, seconds_of
-from conftest import ROOT
+from conftest import ROOT, help_without_heavy_imports
 from fastai.callback.core import Callback
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
@@ -217,18 +215,9 @@ def test_a_measurement_from_the_flags_to_the_page(pets, tmp_path, capsys, monkey
 
 
 def test_help_needs_nothing_heavy():
-    code = (
-        "import sys, bench\n"
-        "try: bench.parse(['--help'])\n"
-        "except SystemExit as stop: assert stop.code == 0\n"
-        "assert not {'torch', 'numpy', 'fastai', 'matplotlib'} & set(sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "experiments", capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--rounds" in done.stdout
-    assert "--peak" not in done.stdout
+    text = help_without_heavy_imports("bench")
+    assert "--rounds" in text
+    assert "--peak" not in text
 
 
 @pytest.mark.parametrize(
