@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> S11Learner | None:
     """Run the experiment that the flags describe and return its Learner."""
+    # Threads that wait for each other sleep, so that two runs on one machine, or a run and its
+    # user's other work, do not slow each other down. It must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with plain_errors("run.py") as go_on, StopSignals() as signals:
         return experiment(parse(argv), signals, go_on)
 
@@ -61,9 +64,12 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
         say(images.describe())
         check_shares(len(images.train.labels), args.bs, processes.count)
         learn = learner_of(images, args, processes.device)
-        env = environment(processes.device, processes.count) | images.facts()
+        env = environment(processes.device, learn.precision, processes.count) | images.facts()
         steps = args.epochs * len(learn.dls.train)
-        say(f"{learn.describe()}, {steps:,} steps of {args.bs} images on {env['device_name']}")
+        say(
+            f"{learn.describe()}, {steps:,} steps of {args.bs} images "
+            f"in {learn.precision} on {env['device_name']}"
+        )
 
         with locked(out):
             run = RunFolder(out, settings_of(args), env)
@@ -92,7 +98,14 @@ def learner_of(images: ImageSet, args: argparse.Namespace, device: torch.device)
 
     torch.manual_seed(args.seed)
     dls = get_dls(images, args.bs, seed=args.seed, device=device)
-    return s11_learner(dls, S11ResNet(dls.c, args.width), momentum=args.momentum, wd=args.wd)
+    return s11_learner(
+        dls,
+        S11ResNet(dls.c, args.width, args.logit_scale),
+        momentum=args.momentum,
+        wd=args.wd,
+        label_smoothing=args.label_smoothing,
+        precision=args.precision,
+    )
 
 
 def leave(run: RunFolder, learn: S11Learner) -> None:

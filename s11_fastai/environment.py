@@ -1,14 +1,16 @@
-"""What a run ran on: versions, device, threads, revision of the code. No host name, no path."""
+"""What a run runs on: device, precision, versions, revision of the code. No host name, no path."""
 
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from s11_fastai.errors import S11Error
+from s11_fastai.settings import PRECISIONS
 
 _PACKAGES = (
     "fastai",
@@ -20,9 +22,11 @@ _PACKAGES = (
     "safetensors",
     "scikit-learn",
 )
+# Of x86, and of ARM.
+_CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
-def environment(device: torch.device, processes: int = 1) -> dict:
+def environment(device: torch.device, precision: str, processes: int = 1) -> dict:
     """A dict for `env.json`; `git_revision` is None where the code is in no checkout of its own."""
     return {
         "python": platform.python_version(),
@@ -30,6 +34,7 @@ def environment(device: torch.device, processes: int = 1) -> dict:
         "system": f"{platform.system()} {platform.machine()}",
         "device": str(device),
         "device_name": device_name(device),
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "processes": processes,
         "git_revision": _git_revision(),
@@ -56,6 +61,31 @@ def pick_device(name: str | None) -> torch.device:
         found = ", ".join(kind for kind, available in here.items() if available)
         raise S11Error(f"--device {name} is not on this computer: choose from {found}")
     return device
+
+
+def pick_precision(name: str, device: torch.device, cpu: Mapping[str, object] | None = None) -> str:
+    """The precision of a training step's network, "fp32", "bf16" or "fp16", for `name`.
+
+    "auto" is what the device computes in: bfloat16 where it has instructions for it, on other
+    CUDA cards float16, else float32. A CPU without them computes bfloat16 convolutions far more
+    slowly than float32 (pytorch issues 118499, 146508, 183815). `cpu` is what the processor can
+    do, by default what `torch.cpu.get_capabilities()` says of this one. Raises S11Error for
+    another name, and for bfloat16 on a CUDA card that lacks it.
+    """
+    if name not in PRECISIONS:
+        raise S11Error(f"--precision {name} is unknown: choose from {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        if name == "bf16" and not has_bf16:
+            raise S11Error(
+                "--precision bf16: this GPU does not compute in bfloat16; choose fp16 or fp32"
+            )
+        return ("bf16" if has_bf16 else "fp16") if name == "auto" else name
+    if name != "auto":
+        return name
+    cpu = torch.cpu.get_capabilities() if cpu is None else cpu
+    fast = device.type == "cpu" and any(cpu.get(key) for key in _CPU_BF16)
+    return "bf16" if fast else "fp32"
 
 
 def _has_index(device: torch.device) -> bool:

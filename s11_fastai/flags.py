@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from s11_fastai.errors import Parser, S11Error
-from s11_fastai.settings import DEFAULTS, DEMO, check, joined, read_config
+from s11_fastai.settings import DEFAULTS, DEMO, PRECISIONS, check, joined, read_config
 
 CHECKPOINT_MINUTES = 2.0
 ABOUT = """The whole assignment: images in; a trained network, its record and its pictures out.
@@ -59,8 +59,11 @@ def _parser() -> Parser:
     add("--peak-epoch", type=int, help="the peak comes after this epoch (default 5)")
     add("--momentum", type=float, help="Nesterov momentum of SGD (default 0.9)")
     add("--wd", type=float, help="weight decay of every parameter (default 0.0005)")
+    add("--label-smoothing", type=float, help="part of a label given to all classes (default 0)")
+    add("--logit-scale", type=float, help="constant factor on the logits (default 1)")
     add("--holdout", type=int, metavar="N", help="evaluate N held-out training images")
     add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
+    add("--precision", choices=PRECISIONS, help="of training (default auto: what it is fast in)")
     add("--out", type=Path, default=None, help="the run's folder (default runs/<date>-<data>)")
     add(
         "--resume",

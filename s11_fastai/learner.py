@@ -9,16 +9,19 @@ import fastai.vision.learner  # noqa: F401 - how to show pictures with what was 
 import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelEpochException
-from fastai.callback.fp16 import AMPMode, MixedPrecision
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
 from fastcore.foundation import L
 from torch import nn
+from torch.amp import GradScaler, autocast
 
 from s11_fastai.data import as_image
-from s11_fastai.metrics import Accuracy, LogProbLoss, MeanLoss, SmoothLoss
+from s11_fastai.environment import pick_precision
+from s11_fastai.metrics import Accuracy, MeanLoss, SmoothLoss
 from s11_fastai.model import S11ResNet
 from s11_fastai.schedule import linear_one_cycle
 
@@ -41,6 +44,22 @@ class S11Learner(Learner):
     def describe(self) -> str:
         """One line: the network and its number of parameters."""
         return f"{type(self.model).__name__}, {n_parameters(self.model):,} parameters"
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in while it is trained: "fp32", "bf16" or "fp16"."""
+        return self.mixed_precision.amp_mode.value if hasattr(self, "mixed_precision") else "fp32"
+
+    def to_bf16(self) -> "S11Learner":
+        """fastai's `to_bf16`, on any device: train in bfloat16 from now on."""
+        return self.to_fp32().add_cb(TrainInLowPrecision("bf16"))
+
+    def to_fp16(self, **kwargs) -> "S11Learner":
+        """fastai's `to_fp16`, on any device: train in float16 with a loss that is scaled.
+
+        `kwargs` go to `torch.amp.GradScaler`.
+        """
+        return self.to_fp32().add_cb(TrainInLowPrecision("fp16", **kwargs))
 
     def predict(self, item: object, **kwargs) -> tuple:
         """fastai's `predict` for one picture: (class name, class, probabilities).
@@ -86,6 +105,8 @@ class S11Learner(Learner):
                 self.start = Position(0, 0)
         finally:
             self.start = Position(0, 0)
+            if self.precision != "fp32":  # an interrupted or failed forward pass has not left it
+                self.mixed_precision.leave_autocast()
 
     def all_batches(self) -> None:
         self.n_iter = len(self.dl)
@@ -100,13 +121,17 @@ def s11_learner(
     *,
     momentum: float = 0.9,
     wd: float = 5e-4,
+    label_smoothing: float = 0.0,
+    precision: str = "auto",
     **kwargs,
 ) -> S11Learner:
-    """A Learner for images of `dls`: SGD with Nesterov momentum, NLL loss, accuracy on both parts.
+    """A Learner for images of `dls`: SGD with Nesterov momentum, cross-entropy, accuracy.
 
-    `model` gives log-probabilities (by default S11ResNet for the classes of `dls`); `wd` is
-    applied to every parameter; `kwargs` go to fastai's Learner. On CUDA it trains in mixed
-    precision: bfloat16 where the card computes in it, else float16 with a scaled loss.
+    `model` gives log-probabilities or logits (by default S11ResNet for the classes of `dls`);
+    `wd` is applied to every parameter; `label_smoothing` is the part of each label that is spread
+    evenly over all classes; `kwargs` go to fastai's Learner. `precision` is that of the network in
+    training: "auto", "fp32", "bf16" or "fp16", as `pick_precision` reads it. Evaluation is always
+    in float32, so that the same weights give the same accuracy wherever they are evaluated.
     """
     model = S11ResNet(dls.c) if model is None else model
     on_cuda = torch.device(dls.device).type == "cuda"
@@ -114,7 +139,7 @@ def s11_learner(
     learn = S11Learner(
         dls,
         model,
-        loss_func=LogProbLoss(),
+        loss_func=CrossEntropyLossFlat(label_smoothing=label_smoothing),
         opt_func=partial(OptimWrapper, opt=sgd),
         metrics=Accuracy(),
         wd=wd,
@@ -124,15 +149,53 @@ def s11_learner(
     )
     recorder = learn.recorder
     recorder.train_metrics, recorder.loss, recorder.smooth_loss = True, MeanLoss(), SmoothLoss()
-    if on_cuda:
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        learn.add_cb(MixedPrecision(AMPMode.BF16 if bf16 else AMPMode.FP16))
+    picked = pick_precision(precision, torch.device(dls.device))
+    if picked != "fp32":
+        learn.add_cb(TrainInLowPrecision(picked))
     return learn
 
 
 def n_parameters(model: nn.Module) -> int:
     """The number of trainable values."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+class TrainInLowPrecision(MixedPrecision):
+    """fastai's MixedPrecision for every device, in training alone and without the loss.
+
+    The network's layers compute in `amp_mode`, "bf16" or "fp16"; what they give is float32 again,
+    and so are loss, metrics, weights and all evaluation.
+    """
+
+    name = "mixed_precision"
+    run_valid = False
+    computing = False
+
+    def before_fit(self) -> None:
+        device = torch.device(self.dls.device).type
+        half = self.amp_mode.value == "fp16"
+        self.autocast = autocast(device, torch.float16 if half else torch.bfloat16)
+        self.learn.scaler = GradScaler(device, **self.kwargs | {"enabled": half})
+        self.scales = L()
+
+    def before_batch(self) -> None:
+        self.autocast.__enter__()
+        self.computing = True
+
+    def after_pred(self) -> None:
+        self.leave_autocast()
+        super().after_pred()
+
+    def after_loss(self) -> None:
+        """Nothing is left to do: fastai's own would leave autocast here."""
+
+    def leave_autocast(self) -> None:
+        """Compute in float32 again; nothing where that is so already."""
+        if self.computing:
+            self.autocast.__exit__(None, None, None)
+        self.computing = False
+
+    after_cancel_batch = leave_autocast
 
 
 class EpochOfLoader(Callback):

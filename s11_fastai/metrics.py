@@ -1,4 +1,4 @@
-"""How well the network does: the loss that knows log-probabilities, its means, and accuracy.
+"""How well the network does: means of its loss, and accuracy.
 
 The sums stay on the device until somebody asks for a value: fetching one waits for every step
 that was begun before it, as fastai's own means of the loss do in each.
@@ -6,23 +6,6 @@ that was begun before it, as fastai's own means of the loss do in each.
 
 import torch
 from fastai.learner import AvgLoss, AvgSmoothLoss, Learner, Metric
-from fastai.losses import BaseLoss
-from torch import Tensor, nn
-
-
-class LogProbLoss(BaseLoss):
-    """Negative log-likelihood of log-probabilities (N, C), which knows how to read them."""
-
-    def __init__(self, **kwargs) -> None:
-        super().__init__(nn.NLLLoss, **kwargs)
-
-    def activation(self, x: Tensor) -> Tensor:
-        """Log-probabilities to probabilities."""
-        return x.exp()
-
-    def decodes(self, x: Tensor) -> Tensor:
-        """Log-probabilities, or probabilities, to classes."""
-        return x.argmax(dim=self.axis)
 
 
 class MeanLoss(AvgLoss):

@@ -23,11 +23,14 @@ class S11ResNet(nn.Module):
     """The assignment's ResNet: 6,574,090 parameters at the defaults.
 
     `forward` takes float images, shape (N, 3, 32, 32), and gives log-probabilities, shape
-    (N, n_classes). `width` is the number of channels of `prep`; all others are multiples of it.
+    (N, n_classes), in float32 whatever the precision of the layers. `width` is the number of
+    channels of `prep`; all others are multiples of it. `logit_scale` is a constant factor on the
+    logits.
     """
 
-    def __init__(self, n_classes: int = 10, width: int = 64) -> None:
+    def __init__(self, n_classes: int = 10, width: int = 64, logit_scale: float = 1.0) -> None:
         super().__init__()
+        self.logit_scale = logit_scale
         self.prep = nn.Sequential(_conv(3, width, bias=True), nn.BatchNorm2d(width), nn.ReLU())
         self.layer1 = nn.Sequential(*_down(width, 2 * width), Residual(2 * width))
         self.layer2 = nn.Sequential(*_down(2 * width, 4 * width))
@@ -36,12 +39,12 @@ class S11ResNet(nn.Module):
         self.fc = nn.Linear(8 * width, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.log_softmax(self.logits(x), dim=-1)
+        return F.log_softmax(self.logits(x).float(), dim=-1)
 
     def logits(self, x: Tensor) -> Tensor:
-        """What the last linear layer gives, shape (N, n_classes): `forward` before log-softmax."""
+        """The scaled output of the last linear layer, shape (N, n_classes), before log-softmax."""
         x = self.layer3(self.layer2(self.layer1(self.prep(x))))
-        return self.fc(torch.flatten(self.pool(x), 1))
+        return self.logit_scale * self.fc(torch.flatten(self.pool(x), 1))
 
 
 class Residual(nn.Module):

@@ -50,7 +50,7 @@ def load_run(
     if config["holdout"]:
         images = images.hold_out(config["holdout"])
     dls = get_dls(images, config["bs"], seed=config["seed"], device=pick_device(device))
-    model = S11ResNet(dls.c, config["width"])
+    model = S11ResNet(dls.c, config["width"], config["logit_scale"])
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -60,7 +60,14 @@ def load_run(
         ) from error
     # As it was trained: the other order of memory gives other last digits.
     model = model.eval().to(dls.device, memory_format=torch.channels_last)
-    learn = s11_learner(dls, model, momentum=config["momentum"], wd=config["wd"])
+    learn = s11_learner(
+        dls,
+        model,
+        momentum=config["momentum"],
+        wd=config["wd"],
+        label_smoothing=config["label_smoothing"],
+        precision=config["precision"],
+    )
     _fill_recorder(learn, records)
     return learn
 

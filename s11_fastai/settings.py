@@ -18,12 +18,16 @@ DEFAULTS = {
     "peak_epoch": 5,
     "momentum": 0.9,
     "wd": 5e-4,
+    "label_smoothing": 0.0,
+    "logit_scale": 1.0,
     "holdout": 0,
     "device": None,
+    "precision": "auto",
 }
 DEMO = {"data": "digits", "width": 16, "bs": 64}
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # Where the images lie and what computes may change between stop and resume.
-MAY_CHANGE = ("data", "device")
+MAY_CHANGE = ("data", "device", "precision")
 _KINDS = {"data": str, "device": str, "lr_min": float, "lr_max": float}
 
 
@@ -32,8 +36,11 @@ def read_config(run: Path) -> dict:
     path = run / "config.json"
     try:
         config = json.loads(path.read_text())
-        if not isinstance(config, dict) or config.keys() != DEFAULTS.keys():
-            raise S11Error("other settings than this version knows")
+        if not isinstance(config, dict):
+            raise S11Error("no settings")
+        if unknown := sorted(config.keys() - DEFAULTS.keys()):
+            raise S11Error(f"{', '.join(unknown)} is no setting that this version knows")
+        config = DEFAULTS | config  # a run of an older version lacks the newer settings
         for name, value in config.items():
             if not _fits(name, value):
                 raise S11Error(f"{name} is {value!r}")
@@ -47,6 +54,7 @@ def read_config(run: Path) -> dict:
 
 def differences(theirs: Mapping, ours: Mapping) -> list[str]:
     """A word on each setting that may not change and differs."""
+    theirs = DEFAULTS | dict(theirs)  # a run of an older version lacks the newer settings
     return [
         f"{flag(name)} {_shown(ours[name])} differs from the run's {_shown(theirs[name])}"
         for name in ours
@@ -86,6 +94,12 @@ def check(settings: Mapping) -> None:
         raise S11Error("--momentum must lie between 0 and 1")
     if not 0 <= settings["wd"] < math.inf:
         raise S11Error("--wd must be 0 or more")
+    if not 0 <= settings["label_smoothing"] < 1:
+        raise S11Error("--label-smoothing must be 0 or more and below 1")
+    if not 0 < settings["logit_scale"] < math.inf:
+        raise S11Error("--logit-scale must be a number above 0")
+    if settings["precision"] not in PRECISIONS:
+        raise S11Error(f"--precision must be one of {', '.join(PRECISIONS)}")
 
 
 def flag(name: str) -> str:

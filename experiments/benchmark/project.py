@@ -24,7 +24,7 @@ def flags_of_run(width: int, bs: int) -> argparse.Namespace:
 
 def begun(out: Path, learn: S11Learner, args: argparse.Namespace) -> RunFolder:
     """A run folder in which the run has begun; it must be `locked`."""
-    env = environment(learn.dls.device) | learn.dls.train.images.facts()
+    env = environment(learn.dls.device, learn.precision) | learn.dls.train.images.facts()
     folder = RunFolder(out, settings_of(args), env)
     begin_or_go_on(folder, learn.model, args.resume)
     return folder

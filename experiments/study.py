@@ -1,0 +1,205 @@
+"""Many runs from a table of settings: what each is worth, over several seeds.
+
+    python experiments/study.py experiments/studies/recipe.ini --data path/to/cifar10.tgz
+
+A table is an INI file. Each section is a variant and holds flags of run.py without their dashes;
+[DEFAULT] holds what all variants share, and `seeds`. All variants get their first seed before any
+gets its second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
+results/study/<table>.csv, from which all tables and pictures of results/study/README.md are made.
+The same command goes on where it was stopped; rows that are there already are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import csv
+import io
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from s11_fastai.errors import Parser, S11Error, plain_errors
+from s11_fastai.signals import StopSignals
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = (
+    *("variant", "seed", "flags", "data", "evaluated_on", "precision", "epochs"),
+    *("lr_min", "lr_max", "final_accuracy", "best_accuracy", "train_accuracy"),
+    *("valid_loss", "git_revision"),
+)
+
+
+class Job(NamedTuple):
+    """One run of a study: the variant's name, its seed, and run.py's flags but for the images."""
+
+    variant: str
+    seed: int
+    flags: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        return f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.variant).strip('-')}-seed{self.seed}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run what the table still lacks, then write the page."""
+    with plain_errors("study.py") as go_on, StopSignals() as signals:
+        args = parse(argv)
+        go_on.command = shlex.join(["python", *sys.argv]) if argv is None else ""
+        jobs = read_table(args.table)
+        rows = args.results / f"{args.table.stem}.csv"
+        if not args.page:
+            with signals.patient():
+                run_all(jobs, rows, args, signals)
+
+
+def read_table(path: Path) -> list[Job]:
+    """The runs of a table, first seeds first; raises S11Error where it is no such table."""
+    table = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    try:
+        table.read_string(path.read_text(), source=path.name)
+        jobs = [
+            Job(name, int(seed), flags_of(table[name]))
+            for name in table.sections()
+            for seed in table[name].get("seeds", "0").split()
+        ]
+    except (configparser.Error, ValueError) as error:
+        raise S11Error(f"{path} is no table of settings ({error}): see --help") from error
+    if not jobs:
+        raise S11Error(f"{path} has no variant: add a [section]")
+    seeds = list(dict.fromkeys(job.seed for job in jobs))
+    return sorted(jobs, key=lambda job: seeds.index(job.seed))
+
+
+def flags_of(section: configparser.SectionProxy) -> tuple[str, ...]:
+    """A section's settings as flags of run.py, in the order of their names."""
+    return tuple(
+        word for name in sorted(section) if name != "seeds" for word in (f"--{name}", section[name])
+    )
+
+
+def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: StopSignals) -> None:
+    """Run the jobs that have no row yet, `args.parallel` at a time; a signal stops them all."""
+    done = {(row["flags"], row["seed"]) for row in read_rows(rows)}
+    waiting = [job for job in jobs if (shlex.join(job.flags), str(job.seed)) not in done]
+    print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there", flush=True)
+    active: dict[subprocess.Popen, Job] = {}
+    failed = []
+    try:
+        while (waiting or active) and not signals.asked:
+            while waiting and len(active) < args.parallel:
+                job = waiting.pop(0)
+                active[start(job, args)] = job
+            for process in [p for p in active if p.poll() is not None]:
+                job = active.pop(process)
+                if process.returncode:
+                    failed.append(job)
+                    print(f"{job.folder} ended with exit code {process.returncode}", flush=True)
+                    continue
+                row = row_of(job, args.runs / job.folder)
+                write_rows(rows, [*read_rows(rows), row])
+                accuracy = float(row["final_accuracy"])
+                print(f"{job.folder}: {accuracy:.2%}", flush=True)
+            time.sleep(0.2)
+    finally:
+        for process in active:
+            process.send_signal(signal.SIGTERM)
+        for process in active:
+            process.wait()
+    if failed and not signals.asked:
+        first = args.runs / f"{failed[0].folder}.log"
+        raise S11Error(f"{len(failed)} runs failed: look at {first}")
+
+
+def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
+    """The job's run, begun or gone on with, on its share of the cores."""
+    out = args.runs / job.folder
+    out.parent.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, ROOT / "experiments/run.py", *job.flags, "--seed", job.seed]
+    words += ["--out", out, "--resume", *(["--data", args.data] if args.data else [])]
+    threads = max(1, len(os.sched_getaffinity(0)) // args.parallel)
+    with (args.runs / f"{job.folder}.log").open("a") as log:
+        return subprocess.Popen(
+            [str(word) for word in words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,  # a Ctrl-C comes to this process, which tells them
+        )
+
+
+def row_of(job: Job, out: Path) -> dict[str, object]:
+    """What came of a finished run."""
+    from s11_fastai.records import read_records
+
+    records = read_records(out)
+    last, results = records.history[-1], records.results
+    values = {
+        "variant": job.variant,
+        "seed": job.seed,
+        "flags": shlex.join(job.flags),
+        "data": records.data,
+        "evaluated_on": records.evaluated_on,
+        "precision": records.env.get("precision"),
+        "epochs": len(records.history),
+        "lr_min": results["lr_min"],
+        "lr_max": results["lr_max"],
+        "final_accuracy": results["final_accuracy"],
+        "best_accuracy": results["best_accuracy"],
+        "train_accuracy": last.train_accuracy,
+        "valid_loss": last.valid_loss,
+        "git_revision": records.env.get("git_revision"),
+    }
+    return {name: values[name] for name in COLUMNS}
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """The rows of a study so far."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
+    """All rows, whole or not at all."""
+    from s11_fastai.files import write_atomically
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The flags; raises S11Error for those that make no study."""
+    parser = Parser(
+        prog="study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("table", type=Path, help="an INI file of variants")
+    add("--data", help="as run.py's")
+    add("--parallel", type=int, default=1, help="runs at a time, which share the cores (default 1)")
+    add("--runs", type=Path, default=Path("runs/study"), help="folder of the runs themselves")
+    add("--results", type=Path, default=ROOT / "results/study", help="folder of rows and page")
+    add("--page", action="store_true", help="make the page from the rows there are; run nothing")
+    args = parser.parse_args(argv)
+    if args.parallel < 1:
+        raise S11Error("--parallel must be 1 or more")
+    if not args.table.is_file():
+        raise S11Error(f"{args.table} does not exist: give a table of experiments/studies")
+    args.runs = args.runs / args.table.stem
+    return args
+
+
+if __name__ == "__main__":
+    main()
