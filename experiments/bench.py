@@ -19,7 +19,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s11_fastai.errors import Parser, S11Error, plain_errors, printable
+from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.errors import S11Error, printable
 
 if TYPE_CHECKING:
     from benchmark.timing import Row
@@ -46,7 +47,7 @@ def bench(args: argparse.Namespace) -> None:
     from benchmark.tables import as_json, as_markdown, as_text, facts_of
 
     from s11_fastai import load_images
-    from s11_fastai.files import write_atomically
+    from s11_fastai.storage import write_atomically
 
     images = load_images(args.data)
     rows = []

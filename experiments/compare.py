@@ -4,7 +4,8 @@ import argparse
 import warnings
 from pathlib import Path
 
-from s11_fastai.errors import Parser, S11Error, plain_errors, printable
+from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.errors import S11Error, printable
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -16,9 +17,9 @@ def main(argv: list[str] | None = None) -> None:
 def compare(args: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai.comparison import group, table
-    from s11_fastai.figures import write_figure
     from s11_fastai.plots import plot_comparison
-    from s11_fastai.records import read_records
+    from s11_fastai.report.pictures import write_figure
+    from s11_fastai.runs.records import read_records
 
     groups = group([read_records(path) for path in args.runs])
     print(printable(table(groups)))

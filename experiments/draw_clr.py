@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from s11_fastai.errors import Parser, S11Error, plain_errors
+from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.errors import S11Error
 
 
 def main(argv: list[str] | None = None) -> None:

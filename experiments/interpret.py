@@ -4,7 +4,7 @@ import argparse
 import warnings
 from pathlib import Path
 
-from s11_fastai.errors import Parser, plain_errors
+from s11_fastai.cli import Parser, plain_errors
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,10 +17,10 @@ def interpret(args: argparse.Namespace) -> None:
     """Records first, then, once an epoch is over, what the network says of the images."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai import load_run
-    from s11_fastai.figures import draw_images, draw_predictions, draw_records
-    from s11_fastai.records import read_records
-    from s11_fastai.report import write_report
-    from s11_fastai.run_path import locked
+    from s11_fastai.report.page import write_report
+    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records
+    from s11_fastai.runs.lock import locked
+    from s11_fastai.runs.records import read_records
 
     records = read_records(args.run)
     with locked(args.run):

@@ -9,15 +9,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s11_fastai.errors import GoOn, plain_errors
-from s11_fastai.flags import CHECKPOINT_MINUTES, parse, settings_of
-from s11_fastai.signals import StopSignals
+from s11_fastai.callbacks.stopping import StopSignals
+from s11_fastai.cli import CHECKPOINT_MINUTES, GoOn, parse, plain_errors, settings_of
 
 if TYPE_CHECKING:
     import torch
 
     from s11_fastai.learner import S11Learner
-    from s11_fastai.runs import RunFolder
+    from s11_fastai.runs.run import RunFolder
     from s11_fastai.sources import ImageSet
 
 
@@ -34,15 +33,13 @@ def experiment(args: argparse.Namespace, signals: StopSignals, go_on: GoOn) -> S
     """Images, learner, a run folder; then bounds, fit and pictures, from wherever it stands."""
     # fastai's imports touch torch.jit, which warns of its end on every start.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
-    from s11_fastai.console import say, summary
-    from s11_fastai.distributed import check_shares
+    from s11_fastai.callbacks.distributed import check_shares, join_processes
+    from s11_fastai.callbacks.progress import say, summary
+    from s11_fastai.callbacks.recording import page_of_the_end
     from s11_fastai.environment import environment
-    from s11_fastai.processes import join_processes
-    from s11_fastai.record import page_of_the_end
-    from s11_fastai.records import read_results
-    from s11_fastai.resume import begin_or_go_on
-    from s11_fastai.run_path import check_free, default_path, holds_run, locked
-    from s11_fastai.runs import RunFolder
+    from s11_fastai.runs.lock import check_free, default_path, holds_run, locked
+    from s11_fastai.runs.records import read_results
+    from s11_fastai.runs.run import RunFolder, begin_or_go_on
     from s11_fastai.training import assist, train
 
     processes = join_processes(args.device)
@@ -110,11 +107,11 @@ def learner_of(images: ImageSet, args: argparse.Namespace, device: torch.device)
 
 def leave(run: RunFolder, learn: S11Learner) -> None:
     """The final weights, the pictures and the page; results.json last, as the mark of the end."""
-    from s11_fastai.console import say, summary
-    from s11_fastai.figures import draw_predictions, draw_records
+    from s11_fastai.callbacks.progress import say, summary
     from s11_fastai.learner import n_parameters
-    from s11_fastai.records import read_records
-    from s11_fastai.report import write_report
+    from s11_fastai.report.page import write_report
+    from s11_fastai.report.pictures import draw_predictions, draw_records
+    from s11_fastai.runs.records import read_records
 
     run.write_weights("model.safetensors", learn.model.state_dict())
     draw_records(read_records(run.path))

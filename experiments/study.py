@@ -25,8 +25,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from s11_fastai.errors import Parser, S11Error, plain_errors
-from s11_fastai.signals import StopSignals
+from s11_fastai.callbacks.stopping import StopSignals
+from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.errors import S11Error
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = (
@@ -138,7 +139,7 @@ def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
 
 def row_of(job: Job, out: Path) -> dict[str, object]:
     """What came of a finished run."""
-    from s11_fastai.records import read_records
+    from s11_fastai.runs.records import read_records
 
     records = read_records(out)
     last, results = records.history[-1], records.results
@@ -171,7 +172,7 @@ def read_rows(path: Path) -> list[dict[str, object]]:
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
     """All rows, whole or not at all."""
-    from s11_fastai.files import write_atomically
+    from s11_fastai.storage import write_atomically
 
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")

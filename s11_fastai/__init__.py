@@ -11,10 +11,10 @@ __version__ = "0.1.0"
 _HOME = {
     "S11ResNet": "model",
     "load_images": "sources",
-    "get_dls": "data",
+    "get_dls": "data.dls",
     "s11_learner": "learner",
     "find_lr_bounds": "lr_bounds",
-    "load_run": "opening",
+    "load_run": "runs.load",
     "triangular": "schedule",
     "linear_one_cycle": "schedule",
 }

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s11_fastai.records import Records
-from s11_fastai.settings import DEFAULTS
+from s11_fastai.runs.records import Records
+from s11_fastai.runs.settings import DEFAULTS
 
 # What may differ between runs that are the same but for chance.
 _CHANCE = ("seed", "device", "data")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from s11_fastai.errors import S11Error
-from s11_fastai.settings import PRECISIONS
+from s11_fastai.runs.settings import PRECISIONS
 
 _PACKAGES = (
     "fastai",

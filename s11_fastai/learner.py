@@ -19,7 +19,7 @@ from fastcore.foundation import L
 from torch import nn
 from torch.amp import GradScaler, autocast
 
-from s11_fastai.data import as_image
+from s11_fastai.data.dls import as_image
 from s11_fastai.environment import pick_precision
 from s11_fastai.metrics import Accuracy, MeanLoss, SmoothLoss
 from s11_fastai.model import S11ResNet

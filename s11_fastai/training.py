@@ -5,16 +5,14 @@ from collections.abc import Callable
 
 from fastai.callback.core import Callback
 
-from s11_fastai.console import EpochTable, StepBar, TimeEstimate, say
-from s11_fastai.distributed import TrainTogether
-from s11_fastai.figures import draw_images
+from s11_fastai.callbacks.distributed import Processes, TrainTogether
+from s11_fastai.callbacks.progress import EpochTable, StepBar, TimeEstimate, say
+from s11_fastai.callbacks.recording import KeepCheckpoints, KeepPage, RecordRun
+from s11_fastai.callbacks.stopping import GoOnFrom, StopSignals, StopWhenAsked, StopWhenDiverged
 from s11_fastai.learner import S11Learner
 from s11_fastai.lr_bounds import RANGE_TEST_STEPS, LRBounds, choose_lr_bounds
-from s11_fastai.processes import Processes
-from s11_fastai.record import KeepCheckpoints, KeepPage, RecordRun
-from s11_fastai.runs import RunFolder
-from s11_fastai.signals import StopSignals
-from s11_fastai.steering import GoOnFrom, StopWhenAsked, StopWhenDiverged
+from s11_fastai.report.pictures import draw_images
+from s11_fastai.runs.run import RunFolder
 
 
 def train(

@@ -1,35 +1,14 @@
-"""Tiny data that the tests build themselves, and a home of fastai's that is theirs alone."""
+"""Fixtures that several test files share."""
 
-import csv
-import json
-import os
-import signal
-import subprocess
-import sys
-import tarfile
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
-# Before anything asks fastai where its folders are: it asks once.
-os.environ["FASTAI_HOME"] = tempfile.mkdtemp(prefix="s11-tests-")
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-
+import helpers  # noqa: F401 - first: it gives fastai a home of the tests' own
 import numpy as np
 import pytest
 import run
-from PIL import Image
+from helpers import BOUNDS, SMALL, no_pictures_of_predictions, random_images, write_folder
 
-from s11_fastai import load_images
-from s11_fastai.errors import S11Error
-from s11_fastai.learner import S11Learner
-from s11_fastai.sources import ImageSet, Part
-
-ROOT = Path(__file__).parents[1]
-# The flags of a run of a second, and the bounds that spare it the range test.
-SMALL = ["--width", "1", "--bs", "16", "--epochs", "3", "--peak-epoch", "1", "--device", "cpu"]
-BOUNDS = ["--lr-min", "0.001", "--lr-max", "0.01"]
+from s11_fastai.sources import ImageSet
 
 
 @pytest.fixture
@@ -37,32 +16,9 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def write_folder(top: Path, rng, classes=("cat", "dog"), n_train=6, n_test=3) -> Path:
-    """An image folder of PNGs of noise, whose brightness tells the class."""
-    for part, n in (("train", n_train), ("test", n_test)):
-        for label, name in enumerate(classes):
-            folder = top / part / name
-            folder.mkdir(parents=True)
-            for i in range(n):
-                pixels = rng.integers(0, 100, (32, 32, 3)) + 70 * label
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:04d}.png")
-    return top
-
-
 @pytest.fixture
 def image_folder(tmp_path, rng) -> Path:
     return write_folder(tmp_path / "pets", rng)
-
-
-def random_images(rng, n_train=40, n_valid=24, classes=("ant", "bee", "cow")) -> ImageSet:
-    """An ImageSet of noise whose classes differ in brightness, so that it can be learned."""
-
-    def part(n: int) -> Part:
-        labels = np.arange(n) % len(classes)
-        pixels = rng.integers(0, 100, (n, 32, 32, 3)) + (labels * 70)[:, None, None, None]
-        return Part(pixels.astype(np.uint8), labels)
-
-    return ImageSet("noise", tuple(classes), part(n_train), part(n_valid), "f" * 64)
 
 
 @pytest.fixture
@@ -85,53 +41,6 @@ def finished(pets, tmp_path_factory):
     return out, learn
 
 
-def rows(path: Path) -> list[dict]:
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-def pack(top, target, mode="w:gz"):
-    with tarfile.open(target, mode) as tar:
-        tar.add(top, arcname=top.name)
-    return target
-
-
-def refused_data(data) -> str:
-    with pytest.raises(S11Error) as error:
-        load_images(data)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def stopped(argv, out, batch, which=signal.SIGINT) -> int:
-    """The exit code of a run that gets a signal in a batch; evaluated ones are counted too."""
-    count = iter(range(batch + 1))
-    do_one_batch = S11Learner._do_one_batch
-
-    def struck(self):
-        if next(count, None) == batch:
-            os.kill(os.getpid(), which)
-        do_one_batch(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(S11Learner, "_do_one_batch", struck)
-        with pytest.raises(SystemExit) as stop:
-            run.main([*argv, "--out", str(out), "--resume"])
-    return stop.value.code
-
-
-@contextmanager
-def no_pictures_of_predictions():
-    """Most of a small run's time goes into them; the drill compares them to the byte."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("s11_fastai.figures.draw_predictions", lambda *_, **__: None)
-        yield
-
-
 @pytest.fixture(scope="module")
 def fewer_pictures():
     with no_pictures_of_predictions():
@@ -144,32 +53,6 @@ def undisturbed(pets, tmp_path_factory):
     out, argv = tmp_path_factory.mktemp("runs") / "whole", ["--data", str(pets), *SMALL, *BOUNDS]
     with no_pictures_of_predictions():
         return out, run.main([*argv, "--out", str(out)]), argv
-
-
-def help_without_heavy_imports(script: str) -> str:
-    """What --help prints, in a process that has to do without the large packages."""
-    code = (
-        f"import sys, {script}\n"
-        f"try: {script}.parse(['--help'])\n"
-        "except SystemExit as stop: assert stop.code == 0\n"
-        "assert not {'torch', 'numpy', 'fastai', 'matplotlib'} & set(sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "experiments", capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def newest(out):
-    return sorted((out / "checkpoint").iterdir())[-1]
-
-
-def ended(argv, capsys) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as stop:
-        run.main([str(a) for a in argv])
-    (said,) = capsys.readouterr().err.splitlines()
-    return stop.value.code, said
 
 
 @pytest.fixture

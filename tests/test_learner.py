@@ -4,9 +4,9 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from conftest import random_images
 from fastai.callback.core import Callback
 from fastai.interpret import ClassificationInterpretation
+from helpers import random_images
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
 

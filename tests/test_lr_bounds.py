@@ -3,8 +3,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import random_images
 from fastai.callback.core import Callback
+from helpers import random_images
 from test_learner import small_learner
 
 from s11_fastai import find_lr_bounds

@@ -10,9 +10,9 @@ import torch
 from benchmark.project import begun, flags_of_run
 from benchmark.timing import Row, seconds_of
 from s11_fastai import interpret
-from s11_fastai.figures import draw_predictions
-from s11_fastai.report import write_report
-from s11_fastai.run_path import locked
+from s11_fastai.report.page import write_report
+from s11_fastai.report.pictures import draw_predictions
+from s11_fastai.runs.lock import locked
 from s11_fastai.sources import ImageSet
 
 

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from benchmark.peers import albumentations_loader, fastai_dls, torchvision_loader
 from benchmark.timing import PROJECT, Row, one_core, round_robin, rows_of
 from s11_fastai import get_dls
-from s11_fastai.augment import PAD, SIDE, draw, epoch_order
+from s11_fastai.data.transforms import PAD, SIDE, draw, epoch_order
 from s11_fastai.sources import ImageSet
 
 LIMIT = "the gather alone"

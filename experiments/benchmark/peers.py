@@ -21,8 +21,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from s11_fastai.augment import HOLE, PAD, SIDE, albumentations_default
-from s11_fastai.normalize import channel_stats
+from s11_fastai.data.per_image import albumentations_default
+from s11_fastai.data.transforms import HOLE, PAD, SIDE, channel_stats
 from s11_fastai.sources import ImageSet, Part
 
 

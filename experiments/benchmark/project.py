@@ -5,14 +5,13 @@ from pathlib import Path
 
 import run
 
+from s11_fastai.callbacks.distributed import Processes
+from s11_fastai.callbacks.stopping import StopSignals
+from s11_fastai.cli import settings_of
 from s11_fastai.environment import environment
-from s11_fastai.flags import settings_of
 from s11_fastai.learner import S11Learner
-from s11_fastai.processes import Processes
-from s11_fastai.resume import begin_or_go_on
-from s11_fastai.run_path import locked
-from s11_fastai.runs import RunFolder
-from s11_fastai.signals import StopSignals
+from s11_fastai.runs.lock import locked
+from s11_fastai.runs.run import RunFolder, begin_or_go_on
 from s11_fastai.training import train
 
 

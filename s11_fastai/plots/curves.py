@@ -16,7 +16,7 @@ from s11_fastai.plots.style import (
     plain,
     style_axes,
 )
-from s11_fastai.rows import EpochRow
+from s11_fastai.runs.records import EpochRow
 from s11_fastai.schedule import triangular
 
 

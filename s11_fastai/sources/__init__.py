@@ -5,8 +5,8 @@ from pathlib import Path
 
 from s11_fastai.errors import S11Error, printable
 from s11_fastai.sources.archive import Tree, archive_key, archive_tree, folder_key, folder_tree
-from s11_fastai.sources.batches import is_batches_folder, read_batches
 from s11_fastai.sources.cache import cached
+from s11_fastai.sources.cifar_batches import is_batches_folder, read_batches
 from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.download import download
 from s11_fastai.sources.folder import is_image_folder, read_image_folder

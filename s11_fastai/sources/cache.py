@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from s11_fastai.files import sweep
-from s11_fastai.sealed import Damaged, read_sealed, write_sealed
 from s11_fastai.sources.imageset import ImageSet, Part
+from s11_fastai.storage import Damaged, read_sealed, sweep, write_sealed
 
 _FORMAT = "s11-images-2"
 

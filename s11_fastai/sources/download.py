@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from s11_fastai.errors import S11Error
-from s11_fastai.files import sweep, whole_file
+from s11_fastai.storage import sweep, whole_file
 
 # What torchvision.datasets.CIFAR10 names.
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

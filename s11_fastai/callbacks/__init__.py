@@ -1,0 +1,1 @@
+"""Callbacks for a fastai Learner; none of them knows a run folder."""

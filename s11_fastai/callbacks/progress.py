@@ -1,0 +1,125 @@
+"""What a person sees in the terminal while a run goes on."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from fastai.callback.core import Callback
+from tqdm import tqdm
+
+from s11_fastai.callbacks.stopping import batches_between_looks
+from s11_fastai.errors import printable
+from s11_fastai.runs.run import RunFolder
+
+
+class EpochTable(Callback):
+    """One aligned line an epoch, with a header; accuracies in percent."""
+
+    order = 56  # after RecordRun, whose rows it prints
+
+    def __init__(self, run: RunFolder, evaluated_on: str) -> None:
+        names = ("train loss", "train acc", f"{evaluated_on} loss", f"{evaluated_on} acc")
+        self.run, self.names = run, ("epoch", *names, "lr", "seconds")
+        self.widths = [len("epoch"), *(max(len(name), 8) for name in self.names[1:])]
+        self.begun = False
+
+    def after_epoch(self) -> None:
+        row = self.run.history[-1]
+        if not self.begun:
+            self._say(self.names)
+            self.begun = True
+        values = (
+            str(row.epoch),
+            f"{row.train_loss:.4f}",
+            f"{row.train_accuracy:.2%}",
+            f"{row.valid_loss:.4f}",
+            f"{row.valid_accuracy:.2%}",
+            f"{row.lr:.3g}",
+            f"{row.seconds:.1f}",
+        )
+        self._say(values, "best so far" if self.run.best is row else "")
+
+    def _say(self, values: Sequence[str], note: str = "") -> None:
+        columns = [value.rjust(w) for value, w in zip(values, self.widths, strict=True)]
+        say("  ".join([*columns, note]).rstrip())
+
+
+class StepBar(Callback):
+    """A progress bar over all steps with loss and time left, where stderr is a terminal."""
+
+    order, run_valid = 70, False
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+
+    def before_fit(self) -> None:
+        # A look at the loss on a GPU, between two updates of the bar, would be for nobody.
+        self.looks_at_all = batches_between_looks(self.dls.device) == 1
+        self.bar = tqdm(
+            total=self.total,
+            initial=self.train_iter,
+            desc=self.title,
+            unit="step",
+            leave=False,
+            disable=None,
+            mininterval=0.1 if self.looks_at_all else 1,
+        )
+
+    def after_batch(self) -> None:
+        shown = self.bar.update()
+        if not self.bar.disable and (shown or self.looks_at_all):
+            self.bar.set_postfix(loss=f"{self.smooth_loss.item():.3f}", refresh=False)
+
+    def after_fit(self) -> None:
+        self.bar.close()
+
+
+class TimeEstimate(Callback):
+    """On a CPU, after the first steps, says once how long all of them will take.
+
+    `steps` and `evaluations` count the batches of all epochs, trained on and evaluated.
+    """
+
+    order, run_valid = 71, False
+    _FIRST, _LAST = 1, 4  # the first step warms up and is not counted
+
+    def __init__(self, steps: float, evaluations: float, device: torch.device) -> None:
+        self.steps, self.evaluations = steps, evaluations
+        self.seen = 0 if device.type == "cpu" else self._LAST + 1
+
+    def after_batch(self) -> None:
+        if self.seen == self._FIRST:
+            self.started = time.perf_counter()
+        if self.seen == self._LAST:
+            step = (time.perf_counter() - self.started) / (self._LAST - self._FIRST)
+            # Evaluating a batch is the forward third of a step.
+            seconds = step * (self.steps + self.evaluations / 3)
+            say(
+                f"about {_duration(seconds)} in all at {step:.2g} s a step; "
+                "--width 16, --epochs 6 or --demo make a smaller run"
+            )
+        self.seen += 1
+
+
+def say(line: str) -> None:
+    """Print a line to stdout at once, above a progress bar if there is one."""
+    tqdm.write(printable(line))
+    sys.stdout.flush()
+
+
+def summary(results: Mapping) -> str:
+    """Two lines of a run's results: the final accuracy; the best epoch and how it was chosen."""
+    part = results["evaluated_on"]
+    return (
+        f"final accuracy {results['final_accuracy']:.2%} of the {part} images\n"
+        f"best epoch {results['best_epoch']} with {results['best_accuracy']:.2%}, "
+        f"chosen on the {part} images"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,1 @@
+"""From an ImageSet or arrays to fastai's DataLoaders."""

@@ -1,0 +1,108 @@
+"""Opening a run again, finished or interrupted, without training and without unpickling."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+
+import torch
+from fastcore.foundation import L
+from torch import Tensor
+
+from s11_fastai.callbacks.checkpoint import below
+from s11_fastai.data.dls import get_dls
+from s11_fastai.environment import pick_device
+from s11_fastai.errors import S11Error
+from s11_fastai.learner import S11Learner, s11_learner
+from s11_fastai.model import S11ResNet
+from s11_fastai.runs.checkpoints import CheckpointFolder
+from s11_fastai.runs.records import Records, read_records
+from s11_fastai.sources import load_images
+from s11_fastai.storage import Damaged, read_sealed
+
+
+def load_run(
+    path: str | Path,
+    *,
+    weights: Literal["final", "best"] = "final",
+    data: str | Path | None = None,
+    device: str | None = None,
+) -> S11Learner:
+    """The Learner of the run in a folder, with its weights, DataLoaders and recorder.
+
+    "final" weights are those after the last epoch, or of the newest checkpoint where the run was
+    interrupted; "best" those of the epoch that was best on the evaluated images. `data` says where
+    the images are now, if they have moved. The recorder holds the epochs that are over. Raises
+    S11Error for a folder that holds no run, other images, and weights that are missing, damaged or
+    of another network.
+    """
+    if weights not in ("final", "best"):
+        raise S11Error(f'weights= must be "final" or "best", not {weights!r}')
+    records = read_records(Path(path))
+    state = _weights(records, weights)
+    config = records.config
+    images = load_images(config["data"] if data is None else data)
+    expected = records.env.get("data_fingerprint")
+    if expected not in (None, images.fingerprint):
+        raise S11Error(
+            f"the images' fingerprint {images.fingerprint[:12]} differs from the run's "
+            f"{str(expected)[:12]}: give data= a copy of the images that the run was made with"
+        )
+    if config["holdout"]:
+        images = images.hold_out(config["holdout"])
+    dls = get_dls(images, config["bs"], seed=config["seed"], device=pick_device(device))
+    model = S11ResNet(dls.c, config["width"], config["logit_scale"])
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise S11Error(
+            f"{path} has weights of another network than width {config['width']} and {dls.c} "
+            "classes make: its files do not belong together"
+        ) from error
+    # As it was trained: the other order of memory gives other last digits.
+    model = model.eval().to(dls.device, memory_format=torch.channels_last)
+    learn = s11_learner(
+        dls,
+        model,
+        momentum=config["momentum"],
+        wd=config["wd"],
+        label_smoothing=config["label_smoothing"],
+        precision=config["precision"],
+    )
+    _fill_recorder(learn, records)
+    return learn
+
+
+def _weights(records: Records, which: str) -> dict[str, Tensor]:
+    name = "best.safetensors" if which == "best" else "model.safetensors"
+    path = records.path / name
+    try:
+        if path.exists():
+            return {key: value.clone() for key, value in read_sealed(path)[0].items()}
+        found = None if which == "best" else CheckpointFolder(records.path / "checkpoint").newest()
+    except Damaged as error:
+        raise S11Error(
+            f"{records.path}: {error}; --resume makes it again where the run has a checkpoint"
+        ) from error
+    if not found:
+        raise S11Error(
+            f"{records.path} has no {which} weights yet: let the run go on with --resume"
+        )
+    return below("learner.model", found[0])
+
+
+def _fill_recorder(learn: S11Learner, records: Records) -> None:
+    """What fastai's recorder would hold after the epochs that are over."""
+    recorder, steps = learn.recorder, records.steps
+    recorder.before_fit()
+    learn.create_opt()
+    for step in steps:
+        recorder.smooth_loss.accumulate(SimpleNamespace(loss=torch.tensor(step.loss)))
+        recorder.losses.append(recorder.smooth_loss.value)
+    recorder.lrs = [step.lr for step in steps]
+    recorder.hps = {"lr": list(recorder.lrs)}
+    per_epoch = len(steps) // max(len(records.history), 1)
+    for row in records.history:
+        end = row.epoch * per_epoch
+        recorder.iters.append(end)
+        smoothed = recorder.losses[end - 1].item()
+        recorder.values.append(L(smoothed, row.train_accuracy, row.valid_loss, row.valid_accuracy))

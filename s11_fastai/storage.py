@@ -1,0 +1,121 @@
+"""Files that are written whole or not at all; tensors in files that show when damaged."""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+A_DAY = 86_400.0
+_UNFINISHED = ".part"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`, which is synced and becomes `path` at the block's end.
+
+    A reader sees the old file or the new one. Where the block fails, neither a half file nor a
+    changed one is left; only a process that is killed leaves its half, for `sweep` to take away.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+        )
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names no file, others a temporary one
+        raise
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, as a `whole_file`. Raises OSError."""
+    with whole_file(path) as file:
+        # Names of files need not be Unicode.
+        file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
+
+
+def sweep(folder: Path, older_than: float = A_DAY) -> None:
+    """Delete the halves in `folder` and below that killed processes left `older_than` seconds ago.
+
+    Where another process may be writing in the folder, that must be longer than writing takes.
+    """
+    for half in folder.rglob(f".*{_UNFINISHED}"):
+        with suppress(OSError):
+            if time.time() - half.stat().st_mtime >= older_than:
+                half.unlink()
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the file is a half that `sweep` would take away."""
+    return path.name.startswith(".") and path.suffix == _UNFINISHED
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# safetensors writes several keys of metadata in any order; one key keeps equal files equal.
+_KEY = "sealed"
+
+
+class Damaged(Exception):
+    """A file that is not what was written; the message says in what way."""
+
+
+def write_sealed(path: Path, tensors: Mapping[str, Tensor], about: object = None) -> None:
+    """Write tensors, on whatever device, and `about`, plain values, as a whole file.
+
+    It is an ordinary safetensors file: names, shapes, numbers and text. Raises OSError.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(about, allow_nan=False)
+    seal = json.dumps({"about": text, "sha256": _digest(tensors, text)})
+    write_atomically(path, save(tensors, {_KEY: seal}))
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Tensor], object]:
+    """The tensors, mapped from the file, and the plain values, once their checksum is right.
+
+    Raises Damaged for anything else than what `write_sealed` wrote, OSError for no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            seal = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text, expected = seal["about"], seal["sha256"]
+        whole = _digest(tensors, text) == expected
+    # Before the checksum has been compared, a damaged header can mean nearly anything.
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise Damaged(f"{path.name} is no file of this kind ({type(error).__name__})") from error
+    if not whole:
+        raise Damaged(f"{path.name} has another checksum than it was written with")
+    return tensors, json.loads(text)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""What ends a run before its time: losses, locks, disks, signals."""
+
+import multiprocessing
+import os
+import signal
+import sys
+
+import pytest
+import torch
+from fastai.callback.core import Callback, CancelStepException
+from helpers import SMALL, ended, refused_data
+
+from s11_fastai import get_dls, s11_learner
+from s11_fastai.callbacks.stopping import StopSignals, StopWhenDiverged
+from s11_fastai.errors import DivergedError, S11Error, Stopped
+from s11_fastai.learner import S11Learner
+from s11_fastai.model import S11ResNet
+from s11_fastai.sources import folder
+from s11_fastai.storage import read_sealed
+
+pytestmark = pytest.mark.usefixtures("fewer_pictures")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_3(pets, tmp_path, capsys):
+    argv = ["--data", pets, "--out", tmp_path / "r", *SMALL, "--lr-min", "1", "--lr-max", "1e30"]
+    code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
+    assert code == 3
+    assert "the loss became nan in step " in said
+    assert "of epoch 1 at lr " in said
+    assert "--lr-max" in said
+    for file in (tmp_path / "r/checkpoint").iterdir():
+        tensors, about = read_sealed(file)
+        assert all(t.isfinite().all() for name, t in tensors.items() if "model" in name)
+        assert all(loss < float("inf") for *_, loss, _ in about["so_far"].get("batches", []))
+
+
+def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
+    torch.manual_seed(0)
+    learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
+    loss_func, count = learn.loss_func, iter(range(100))
+
+    def infinite_in_the_second_epoch(pred, y):
+        loss = loss_func(pred, y)
+        # An epoch has four batches of training and three of evaluation.
+        return loss * float("inf") if next(count) == 4 + 3 + 1 else loss
+
+    learn.loss_func = infinite_in_the_second_epoch
+    guard = StopWhenDiverged("r/checkpoint")
+    said = pytest.raises(DivergedError, match=r"inf in step 5 of epoch 2 at lr 0.02")
+    with learn.no_bar(), learn.no_logging(), said:
+        learn.fit(3, lr=0.02, cbs=guard)
+
+
+def test_a_step_that_the_scaler_skipped_does_not_end_the_run(images, tmp_path):
+    """fastai's MixedPrecision with a scaler that finds the first gradients infinite."""
+
+    class SkipsOne(Callback):
+        order = 10
+        skip = True
+
+        def before_step(self):
+            if self.skip:
+                self.skip = False
+                raise CancelStepException
+
+    torch.manual_seed(0)
+    learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
+    guard = StopWhenDiverged("r/checkpoint")
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=0.01, cbs=[SkipsOne(), guard])
+    assert len(learn.recorder.losses) == 4
+
+
+def test_weights_that_are_not_finite_are_no_good_checkpoint(argv, tmp_path, monkeypatch, capsys):
+    """The last step's loss is finite, what it did to the weights is not."""
+    do_one_batch, count = S11Learner._do_one_batch, iter(range(100))
+
+    def overflow(self):
+        do_one_batch(self)
+        if next(count) == 2:
+            self.model.fc.bias.data[0] = float("inf")
+
+    monkeypatch.setattr(S11Learner, "_do_one_batch", overflow)
+    code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
+    assert code == 3
+    assert "the weights became infinite or NaN by step 3" in said
+    for file in (tmp_path / "r/checkpoint").iterdir():
+        tensors, _ = read_sealed(file)
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_a_range_test_without_bounds_begins_no_run(argv, tmp_path, monkeypatch, capsys):
+    def none(*_):
+        raise S11Error("the range test gives no bounds")
+
+    monkeypatch.setattr("s11_fastai.lr_bounds.find_lr_bounds", none)
+    code, said = ended([*argv[:4], *SMALL], capsys)
+    assert (code, said) == (2, "run.py: the range test gives no bounds")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_signal_raises_at_once_but_waits_where_patience_is_asked_for():
+    with pytest.raises(Stopped) as stop, StopSignals():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.value.exit_code == 130
+    seen = []
+
+    def work():
+        with StopSignals() as signals, signals.patient():
+            os.kill(os.getpid(), signal.SIGTERM)
+            seen.append(signals.asked)
+            # The next one is the system's, which ends the process.
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    with pytest.raises(Stopped):
+        work()
+    assert seen == [signal.SIGTERM, signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_no_decoding_process_outlives_the_one_that_asked():
+    alive, held = os.pipe()
+    context = multiprocessing.get_context("fork")
+
+    def parent():
+        with folder._mapper() as run_all:
+            # Each worker tells that it has begun, then waits for what never comes.
+            list(run_all(_wait_forever, [held] * 2))
+
+    process = context.Process(target=parent)
+    process.start()
+    os.close(held)
+    assert os.read(alive, 1) == b"."
+    process.kill()
+    process.join()
+    while os.read(alive, 1):  # ends when the last process that holds the other end has ended
+        pass
+    os.close(alive)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_a_decoding_process_that_is_killed_is_told(image_folder, monkeypatch):
+    monkeypatch.setattr(folder, "_decode_chunk", _killed)
+    assert "for want of memory" in refused_data(image_folder)
+
+
+def _killed(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_forever(held: int) -> None:
+    os.write(held, b".")
+    os.read(os.pipe()[0], 1)

@@ -1,0 +1,200 @@
+import json
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import interpret
+import pytest
+import run
+from helpers import BOUNDS, SMALL, read, stopped
+
+from s11_fastai.cli import parse, settings_of
+from s11_fastai.report import reference_log as reference
+from s11_fastai.report.curves import Series, chart
+from s11_fastai.report.page import PICTURES, command, write_report
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(out) -> str:
+    return (out / "report.html").read_text()
+
+
+def test_it_opens_with_the_claim_and_its_conditions(finished):
+    out, text, results = finished[0], page_of(finished[0]), read(finished[0] / "results.json")
+    head = re.sub(r"<[^>]+>", "", text[text.index("<h1>") : text.index("<h2>")])
+    for part in (
+        f"{results['final_accuracy']:.2%} of the test images",
+        "pets, seed 0, 3 epochs",
+        "1,732 parameters",
+        read(out / "env.json")["torch"],
+        f"Best epoch: {results['best_epoch']} with {results['best_accuracy']:.2%}, chosen on the",
+    ):
+        assert part in head, part
+
+
+def test_every_picture_is_inside_with_words_and_nothing_is_asked_for(finished):
+    text = page_of(finished[0])
+    pictures = Page(text).all("img")
+    drawn = {p.stem for p in (finished[0] / "figures").iterdir()}
+    assert set(PICTURES) <= drawn
+    assert len(pictures) == len(PICTURES)
+    for picture in pictures:
+        assert picture["src"].startswith("data:image/webp;base64,")
+        assert len(picture["alt"]) > 10
+    assert "http" not in text.replace("http-equiv", "")
+    assert len(text) < 3_000_000
+
+
+def test_headings_are_in_order_and_the_language_is_named(finished):
+    page = Page(page_of(finished[0]))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def test_contrast_is_enough_in_light_and_dark(finished):
+    """4.5 for text, WCAG 2.2, 1.4.3; on both grounds."""
+    text = page_of(finished[0])
+    for block in re.findall(r":root \{(.*?)\}", text, re.DOTALL):
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", block))
+        if "ink" not in colours:
+            continue
+        colours = {
+            k: c if len(c) == 7 else "#" + "".join(2 * x for x in c[1:]) for k, c in colours.items()
+        }
+        for ground in ("paper", "panel"):
+            for ink in ("ink", "soft", "train", "valid", "reference"):
+                light, dark = sorted((luminance(colours[ground]), luminance(colours[ink])))[::-1]
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (ground, ink)
+
+
+def test_names_from_disk_are_escaped(finished, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    evil = "<script>alert(1)</script>"
+    env = read(out / "env.json") | {"data": evil, evil: evil}
+    (out / "env.json").write_text(json.dumps(env))
+    (out / "config.json").write_text(json.dumps(read(out / "config.json") | {"data": f"'{evil}"}))
+    text = write_report(out).read_text()
+    assert evil not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_the_command_makes_the_run_again(finished, pets):
+    config = read(finished[0] / "config.json")
+    (words,) = re.findall(
+        r"<pre[^>]*><code>python experiments/run.py (.*)</code>", page_of(finished[0])
+    )
+    assert settings_of(parse(words.split())) == config
+    odd = config | {"data": "a b/c.tgz", "lr_max": 0.1234567890123, "wd": 1e-7}
+    assert settings_of(parse(shlex.split(command(odd))[2:])) == odd
+
+
+def test_the_target_and_the_reference_stand_beside_cifar10_alone(finished, tmp_path):
+    assert "91.58%" not in page_of(finished[0])
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    for name, note in (("CIFAR-10", False), ("CIFAR-10, JPEG q75 copy", True)):
+        (out / "env.json").write_text(json.dumps(read(out / "env.json") | {"data": name}))
+        text = write_report(out).read_text()
+        assert "target is 90.00%" in text
+        assert "reached 91.58%" in text
+        assert ("another copy" in text) == note
+        assert 'id="overlay"' in text
+    assert len(reference.LR) == len(reference.TEST_ACCURACY) == len(reference.TRAIN_ACCURACY) == 24
+
+
+def test_during_the_run_it_shows_where_it_stands_and_after_a_stop_that_it_stopped(
+    pets, tmp_path, monkeypatch
+):
+    from s11_fastai.callbacks import recording as record
+
+    states, write = [], record.write_report
+
+    def noted(path, state, *args):
+        page = write(path, state, *args).read_text()
+        states.append((state, re.findall(r"(\d) of 3 epochs are over", page)))
+        return path / "report.html"
+
+    monkeypatch.setattr(record, "write_report", noted)
+    argv = ["--data", str(pets), *SMALL, *BOUNDS]
+    out = tmp_path / "r"
+    stopped(argv, out, 8)
+    assert states == [("running", ["0"]), ("running", ["1"]), ("stopped", [])]
+    text = page_of(out)
+    assert 'data-state="stopped"' in text
+    assert "Stopped after 1 of 3 epochs" in text
+    run.main(["--out", str(out), "--resume"])
+    assert states[3:] == [("running", [str(n)]) for n in (1, 2, 3)]
+    assert 'data-state="finished"' in page_of(out)
+
+
+def test_a_run_that_stopped_before_its_first_epoch_says_so(pets, tmp_path, capsys):
+    out = tmp_path / "r"
+    stopped(["--data", str(pets), *SMALL, *BOUNDS], out, 2)
+    interpret.main([str(out)])
+    text = page_of(out)
+    assert "No epoch is over yet" in text
+    assert "Stopped after 0 of 3 epochs" in text
+
+
+def test_a_missing_or_damaged_picture_is_left_out(finished, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    (out / "figures/gradcam.png").unlink()
+    (out / "figures/confusion.png").write_bytes(b"nothing")
+    assert len(Page(write_report(out).read_text()).all("img")) == len(PICTURES) - 2
+
+
+def test_interpret_makes_everything_again(finished, tmp_path, capsys):
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    pictures = {p.name: p.read_bytes() for p in (out / "figures").iterdir()}
+    shutil.rmtree(out / "figures")
+    (out / "report.html").unlink()
+    interpret.main([str(out)])
+    assert {p.name: p.read_bytes() for p in (out / "figures").iterdir()} == pictures
+    assert "the page is" in capsys.readouterr().out
+    for argv, says in (
+        ([str(tmp_path)], "holds no run"),
+        ([str(out), "--data", "digits"], "fingerprint"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            interpret.main(argv)
+        assert stop.value.code == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert says in said
+
+
+def test_a_chart_places_its_values():
+    made = chart("k", "T", "epoch", "y", [Series("a", "train", [1, 2, 3], [0.0, 5.0, 10.0])])
+    (line,) = made.lines
+    (x0, y0, *_), (x1, y1, *_), (x2, y2, *_) = line["at"]
+    assert (x0, x2) == (made.left, made.right)
+    assert (y0, y2) == (made.bottom, made.top)
+    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
+    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)
+    long = chart("k", "T", "x", "y", [Series("a", "b", range(10_000), [*range(10_000)])])
+    assert len(long.lines[0]["at"]) <= 402
+    flat = chart("k", "T", "epoch", "y", [Series("a", "b", [1], [2.0])])
+    assert flat.lines[0]["at"][0][3] == "2"

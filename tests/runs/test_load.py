@@ -1,0 +1,141 @@
+import json
+import shutil
+
+import matplotlib
+import numpy as np
+import pytest
+import run
+import torch
+from fastai.interpret import ClassificationInterpretation
+from helpers import BOUNDS, SMALL, read, stopped
+from PIL import Image
+
+from s11_fastai import load_run
+from s11_fastai.errors import S11Error
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def opened(finished):
+    return load_run(finished[0])
+
+
+def test_it_is_the_learner_that_was_trained(pets, tmp_path):
+    trained = run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL])
+    opened = load_run(tmp_path / "r")
+    for name, value in opened.model.state_dict().items():
+        assert torch.equal(value, trained.model.state_dict()[name]), name
+    for name in ("lrs", "losses", "iters"):
+        assert getattr(opened.recorder, name) == getattr(trained.recorder, name), name
+    assert opened.recorder.hps["lr"] == trained.recorder.hps["lr"]
+    assert list(map(list, opened.recorder.values)) == list(map(list, trained.recorder.values))
+    assert opened.recorder.metric_names == trained.recorder.metric_names
+    assert not opened.model.training
+    results = read(tmp_path / "r/results.json")
+    assert opened.validate()[1] == results["final_accuracy"]  # which empties fastai's recorder
+
+
+def test_best_weights_are_those_of_the_best_epoch(finished):
+    out, _ = finished
+    learn, results = load_run(out, weights="best"), read(out / "results.json")
+    assert learn.validate()[1] == results["best_accuracy"]
+
+
+def test_what_a_fastai_user_types_works(finished, capsys):
+    opened = load_run(finished[0])
+    opened.recorder.plot_sched()
+    opened.recorder.plot_loss()
+    opened.show_results(max_n=4)
+    with opened.no_bar():
+        found = ClassificationInterpretation.from_learner(opened)
+        found.plot_top_losses(9)
+        found.plot_confusion_matrix()
+        assert found.confusion_matrix().sum() == 20
+        assert all(actual != predicted for actual, predicted, _ in found.most_confused())
+    assert f"{sum(p.numel() for p in opened.model.parameters()):,}" in str(opened.summary())
+    matplotlib.pyplot.close("all")
+
+
+def test_any_picture_can_be_predicted(opened, pets, tmp_path):
+    path = pets / "test/dog/0000.png"
+    large = Image.open(path).resize((320, 320), Image.Resampling.NEAREST)
+    large.save(tmp_path / "large.jpg")
+    with opened.no_bar():
+        index = 50 + 10  # the first dog of the test images
+        expected = opened.predict(index)
+        for item in (path, str(path), Image.open(path), np.asarray(Image.open(path))):
+            name, number, probabilities = opened.predict(item)
+            assert (name, int(number)) == (expected[0], int(expected[1]))
+            torch.testing.assert_close(probabilities, expected[2])
+        assert opened.predict(tmp_path / "large.jpg")[0] in ("cat", "dog")
+        assert opened.predict(np.zeros((40, 60), np.uint8))[2].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("item", "says"), [("nowhere.png", "nowhere.png is no picture"), (np.zeros((2, 2)), "float64")]
+)
+def test_what_is_no_picture_is_told(opened, item, says):
+    with pytest.raises(S11Error, match=says):
+        opened.predict(item)
+
+
+def test_an_interrupted_run_opens_with_its_newest_weights(pets, tmp_path):
+    argv = ["--data", str(pets), *SMALL, *BOUNDS]
+    stopped(argv, tmp_path / "r", 8)
+    learn = load_run(tmp_path / "r")
+    assert len(learn.recorder.lrs) == 4  # of the one epoch that is over
+    resumed = run.main(["--out", str(tmp_path / "r"), "--resume"])
+    assert not torch.equal(learn.model.fc.weight, resumed.model.fc.weight)
+    learn.fit_one_cycle(1, 0.001)  # it can go on as any Learner does
+
+
+def spoil(out, how):
+    if how == "no run":
+        (out / "config.json").unlink()
+    elif how == "another version":
+        config = read(out / "config.json")
+        del config["wd"]
+        (out / "config.json").write_text(json.dumps(config))
+    elif how == "damaged weights":
+        data = (out / "model.safetensors").read_bytes()
+        (out / "model.safetensors").write_bytes(data[:-1] + b"x")
+    elif how == "no best":
+        (out / "best.safetensors").unlink()
+    elif how == "no weights":
+        (out / "model.safetensors").unlink()
+        shutil.rmtree(out / "checkpoint")
+    elif how == "another width":
+        config = read(out / "config.json") | {"width": 2}
+        (out / "config.json").write_text(json.dumps(config))
+    elif how == "damaged history":
+        (out / "history.csv").write_text("epoch,loss\n1,2\n")
+    elif how == "other images":
+        env = read(out / "env.json") | {"data_fingerprint": "0" * 64}
+        (out / "env.json").write_text(json.dumps(env))
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("no run", "holds no run"),
+        ("another version", "config.json is damaged or of another version"),
+        ("damaged weights", "has another checksum"),
+        ("no best", "has no best weights yet"),
+        ("no weights", "has no final weights yet"),
+        ("another width", "weights of another network"),
+        ("damaged history", "history.csv is damaged"),
+        ("other images", "fingerprint .* differs from the run's 000000000000"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_line(finished, tmp_path, how, says):
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    spoil(out, how)
+    with pytest.raises(S11Error, match=says) as error:
+        load_run(out, weights="best" if how == "no best" else "final")
+    assert "\n" not in str(error.value)
+
+
+def test_images_that_moved_are_given(finished, pets, tmp_path):
+    moved = shutil.copytree(pets, tmp_path / "elsewhere")
+    assert load_run(finished[0], data=moved).validate() == load_run(finished[0]).validate()

@@ -1,0 +1,192 @@
+"""A run that was stopped goes on to the same end, to the bit."""
+
+import os
+import shutil
+import signal
+
+import pytest
+import run
+import torch
+from helpers import SMALL, compare, newest, stopped
+
+from s11_fastai.callbacks import checkpoint
+from s11_fastai.callbacks import recording as record
+from s11_fastai.callbacks import stopping as steering
+from s11_fastai.runs.run import RunFolder
+from s11_fastai.storage import read_sealed, write_sealed
+
+pytestmark = pytest.mark.usefixtures("fewer_pictures")
+
+
+# An epoch has four batches of training, then two of evaluation.
+@pytest.mark.parametrize("batch", [0, 2, 3, 4, 5, 8, 17])
+def test_wherever_it_stops_it_ends_the_same_to_the_bit(undisturbed, tmp_path, batch):
+    whole, learn, argv = undisturbed
+    assert stopped(argv, tmp_path / "r", batch) == 130
+    resumed = run.main([*argv, "--out", str(tmp_path / "r"), "--resume"])
+    assert compare(whole, tmp_path / "r") == []
+    for name in ("lrs", "losses", "iters", "values", "hps"):
+        assert getattr(resumed.recorder, name) == getattr(learn.recorder, name), name
+    assert resumed.recorder.smooth_loss.value == learn.recorder.smooth_loss.value
+
+
+def test_several_stops_and_no_setting_given_again(undisturbed, tmp_path, capsys):
+    whole, _, argv = undisturbed
+    out = tmp_path / "r"
+    assert stopped(argv, out, 1, signal.SIGTERM) == 143
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].endswith(f"experiments/run.py --out {out} --resume")
+    for batch in (1, 1, 4, 2):
+        assert stopped([], out, batch) == 130
+        assert "going on after" in capsys.readouterr().out
+    run.main(["--out", str(out), "--resume"])
+    assert compare(whole, out) == []
+
+
+def test_without_the_position_the_end_is_another(undisturbed, tmp_path, monkeypatch):
+    """The comparison can fail."""
+    whole, _, argv = undisturbed
+    stopped(argv, tmp_path / "r", 8)
+    restore = steering.restore
+
+    def from_the_epochs_beginning(learn, state):
+        restore(learn, state)
+        learn.start = learn.start._replace(batch=0)
+
+    monkeypatch.setattr(steering, "restore", from_the_epochs_beginning)
+    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    assert {"model.safetensors", "steps.csv"} <= set(compare(whole, tmp_path / "r"))
+
+
+@pytest.mark.parametrize("part", ["optimiser", "accuracy", "smooth_loss"])
+def test_each_part_of_the_state_is_needed(undisturbed, tmp_path, part):
+    whole, learn, argv = undisturbed
+    stopped(argv, tmp_path / "r", 7)  # in the second epoch's training
+    file = newest(tmp_path / "r")
+    tensors, about = read_sealed(file)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if name.split(".")[0] == part or part in name.split("."):
+            tensor.zero_()
+    if part == "accuracy":
+        about["learner"]["at"]["accuracy"] = [[0, 0]]
+    write_sealed(file, tensors, about)
+    resumed = run.main(["--out", str(tmp_path / "r"), "--resume"])
+    same = compare(whole, tmp_path / "r") == []
+    assert not (same and resumed.recorder.losses == learn.recorder.losses)
+
+
+def test_the_best_weights_come_back_with_the_checkpoint(undisturbed, tmp_path):
+    _, _, argv = undisturbed
+    out = tmp_path / "r"
+    stopped(argv, out, 13)
+    best, history = (out / "best.safetensors"), (out / "history.csv")
+    kept = best.read_bytes(), history.read_bytes()
+    best.unlink()
+    history.write_text("")
+    stopped([], out, 0)
+    assert (best.read_bytes(), history.read_bytes()) == kept
+
+
+def test_resume_begins_a_run_and_leaves_a_finished_one_as_it_is(undisturbed, tmp_path, capsys):
+    whole, _, argv = undisturbed
+    out = tmp_path / "r"
+    run.main([*argv, "--out", str(out), "--resume"])
+    assert compare(whole, out) == []
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert run.main([*argv, "--out", str(out), "--resume"]) is None
+    said = capsys.readouterr().out
+    assert f"{out} is finished: final accuracy" in said
+    after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_a_signal_before_the_run_began_leaves_nothing(pets, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "s11_fastai.sources.cached", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(SystemExit) as stop:
+        run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL])
+    assert stop.value.code == 143
+    assert capsys.readouterr().err == "run.py: stopped; there was nothing to keep yet\n"
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "figures/loss.png", "history.csv"])
+def test_what_is_missing_of_an_unfinished_run_is_made_again(undisturbed, tmp_path, missing):
+    whole, _, _ = undisturbed
+    out = shutil.copytree(whole, tmp_path / "r")
+    (out / "results.json").write_text("{")
+    (out / missing).unlink()
+    run.main(["--out", str(out), "--resume"])
+    assert compare(whole, out) == []
+
+
+def test_checkpoints_come_by_the_clock_at_each_epochs_end_and_the_last_two_stay(
+    undisturbed, tmp_path, monkeypatch
+):
+    written, minutes = [], iter(range(1000))
+    write = RunFolder.write_checkpoint
+
+    def noted(self, learner, so_far):
+        write(self, learner, so_far)
+        written.append(tuple(learner.values["at"]["position"]))
+
+    class Clock:
+        perf_counter = staticmethod(lambda: 0.0)
+        monotonic = staticmethod(lambda: 60.0 * next(minutes))  # a minute at each look
+
+    monkeypatch.setattr(RunFolder, "write_checkpoint", noted)
+    monkeypatch.setattr(record, "time", Clock)
+    out = tmp_path / "r"
+    run.main([*undisturbed[2], "--out", str(out), "--checkpoint-minutes", "3"])
+    ends = [(epoch, 0) for epoch in range(4)]
+    assert [at for at in written if at[1] == 0] == ends
+    # Looks follow each batch and each writing: three batches, then one, of training or evaluation.
+    assert [at for at in written if at[1]] == [(e, n) for e in range(3) for n in (3, 4)]
+    assert [file.name for file in sorted((out / "checkpoint").iterdir())] == [
+        "epoch-000002-batch-000004.safetensors",
+        "epoch-000003-batch-000000.safetensors",
+    ]
+
+
+def test_over_a_damaged_checkpoint_it_goes_on_from_the_one_before(undisturbed, tmp_path, capsys):
+    whole, _, argv = undisturbed
+    out = tmp_path / "r"
+    stopped(argv, out, 8)
+    damaged = newest(out)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    run.main(["--out", str(out), "--resume"])
+    said = capsys.readouterr().out
+    assert f"{damaged.name} has another checksum than it was written with; going on from" in said
+    assert "going on after 4 steps" in said
+    assert compare(whole, out) == []
+
+
+def test_a_learner_without_a_start_begins_at_the_beginning(undisturbed, tmp_path):
+    _, _, argv = undisturbed
+    stopped(argv, tmp_path / "r", 8)
+    learn = run.main(["--out", str(tmp_path / "r"), "--resume"])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 0.01)
+    assert len(learn.recorder.lrs) == 4
+
+
+def test_momentum_comes_back_in_the_memory_order_of_its_weight(undisturbed, tmp_path, monkeypatch):
+    _, _, argv = undisturbed
+    stopped([*argv, "--width", "4"], tmp_path / "r", 3)
+    seen = []
+    restore = checkpoint.restore
+
+    def look(learn, state):
+        restore(learn, state)
+        for parameter, kept in learn.opt.opt.state.items():
+            seen.append(kept["momentum_buffer"].stride() == parameter.stride())
+            assert not torch.equal(kept["momentum_buffer"], torch.zeros_like(parameter))
+
+    monkeypatch.setattr(steering, "restore", look)
+    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    assert seen
+    assert all(seen)

@@ -1,0 +1,125 @@
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import run
+from helpers import BOUNDS, SMALL
+from PIL import Image
+
+from s11_fastai import load_images
+
+
+def refused(argv, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run.main([str(a) for a in argv])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    assert said.startswith("run.py: ")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--data", "nowhere"], "does not exist"),
+        (["--epochs", "5"], "above --peak-epoch"),
+        (["--peak-epoch", "0"], "--peak-epoch must be 1"),
+        (["--lr-min", "0.1", "--lr-max", "0.1"], "must be below"),
+        (["--lr-min", "0"], "above 0"),
+        (["--lr-max", "nan"], "above 0"),
+        (["--bs", "0"], "--bs must be 1"),
+        (["--width", "0"], "--width must be 1"),
+        (["--seed", "-1"], "--seed must be 0"),
+        (["--momentum", "1"], "--momentum"),
+        (["--wd", "-1"], "--wd"),
+        (["--demo", "--holdout", "1442"], "hold out"),
+        (["--demo", "--holdout", "3"], "hold out"),
+        (["--demo", "--device", "toaster"], "--device toaster"),
+        (["--demo", "--device", "cuda:99"], "--device cuda:99"),
+        (["--epochs", "many"], "--help"),
+        (["--nonsense"], "--help"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, argv, says):
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(argv, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_out_that_holds_a_run_is_kept(finished, pets, capsys):
+    out, _ = finished
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert "holds a run" in refused(["--data", pets, "--out", out, *SMALL], capsys)
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_an_out_that_is_a_file_or_not_empty_is_kept(tmp_path, pets, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_text("mine")
+    assert "not empty" in refused(["--data", pets, "--out", tmp_path / "notes", *SMALL], capsys)
+    assert "is a file" in refused(["--data", pets, "--out", tmp_path / "notes/a.txt"], capsys)
+    assert "cannot be made" in refused(
+        ["--data", pets, "--out", tmp_path / "notes/a.txt/r"], capsys
+    )
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(pets, tmp_path, capsys, monkeypatch):
+    load_images(pets)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    said = refused(["--data", pets, "--out", tmp_path / "r", *SMALL, *BOUNDS], capsys)
+    assert "No space left" in said
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(pets: Path, tmp_path: Path, how: str) -> Path:
+    """A copy of the folder, or an archive of it, with one thing wrong."""
+    bad = shutil.copytree(pets, tmp_path / "bad")
+    if how == "no test":
+        shutil.rmtree(bad / "test")
+    elif how == "empty class":
+        (bad / "train/eel").mkdir()
+        (bad / "test/eel").mkdir()
+    elif how == "other classes":
+        (bad / "test/dog").rename(bad / "test/fox")
+    elif how == "no image":
+        (bad / "test/dog/0000.png").write_bytes(b"nothing")
+    elif how == "other size":
+        Image.new("RGB", (28, 28)).save(bad / "test/dog/0000.png")
+    elif how == "cut short":
+        packed = Path(shutil.make_archive(str(tmp_path / "cut"), "gztar", bad))
+        packed.write_bytes(packed.read_bytes()[:-100])
+        return packed
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("no test", "no test/"),
+        ("empty class", "train/eel"),
+        ("other classes", "dog, fox"),
+        ("no image", "test/dog/0000.png"),
+        ("other size", "28x28"),
+        ("cut short", "cut short"),
+    ],
+)
+def test_bad_data_is_one_line_and_begins_no_run(pets, tmp_path, capsys, how, says):
+    bad = spoil(pets, tmp_path, how)
+    assert says in refused(["--data", bad, "--out", tmp_path / "r", *SMALL], capsys)
+    assert not (tmp_path / "r").exists()
+
+
+def test_no_network_and_no_copy_is_one_line(tmp_path, capsys, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    assert "--data digits" in refused(["--out", tmp_path / "r", *SMALL], capsys)
+    assert not list(tmp_path.iterdir())

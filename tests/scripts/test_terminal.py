@@ -1,0 +1,82 @@
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+
+import run
+from helpers import BOUNDS, ROOT, SMALL, help_without_heavy_imports
+
+
+def test_a_pipe_gets_aligned_lines_one_an_epoch(pets, tmp_path, capsys):
+    run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL, *BOUNDS])
+    lines = capsys.readouterr().out.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("epoch"))
+    assert any("in all at" in line and "--width 16" in line for line in lines)
+    after = [line for line in lines[header:] if "in all at" not in line]
+    table, tail = after[:4], after[4:]
+    ends = [m.end() for m in re.finditer(r"\S+( (loss|acc))?", table[0])]
+    for line in table[1:]:
+        assert [m.end() for m in re.finditer(r"\S+", line)][: len(ends)] == ends
+    assert table[1].endswith("best so far")
+    assert tail[0].startswith("final accuracy")
+    assert "chosen on the test images" in tail[1]
+    assert str(tmp_path / "r") in tail[2]
+
+
+def environment() -> dict:
+    own = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "TQDM_DISABLE": ""}
+    return os.environ | own
+
+
+def read_terminal(terminal: int, shown: list[bytes]) -> None:
+    try:
+        while part := os.read(terminal, 4096):
+            shown.append(part)
+    except OSError:  # how Linux says that the other side is closed
+        pass
+
+
+def test_at_a_prompt_there_is_a_bar_and_then_learn(pets, tmp_path):
+    """`python -i experiments/run.py` on a terminal."""
+    out = tmp_path / "r"
+    argv = ["-i", "experiments/run.py", "--data", str(pets), "--out", str(out), *SMALL, *BOUNDS]
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, *argv],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    shown: list[bytes] = []
+    reader = threading.Thread(target=read_terminal, args=(terminal, shown))
+    reader.start()
+    typed = "learn.recorder.plot_sched()\nprint(len(learn.recorder.hps['lr']))\n"
+    printed, _ = process.communicate(typed, timeout=300)
+    reader.join()
+    os.close(terminal)
+    seen = b"".join(shown).decode()
+    assert "training:" in seen
+    assert "loss=" in seen
+    assert "Traceback" not in seen
+    assert printed.splitlines()[-1] == "12"
+
+
+def test_help_needs_nothing_heavy():
+    assert "--holdout" in help_without_heavy_imports("run")
+
+
+def test_demo_is_three_flags_and_a_flag_beside_it_wins():
+    args = run.parse(["--demo", "--bs", "8"])
+    assert (args.data, args.width, args.bs) == ("digits", 16, 8)
+    args = run.parse([])
+    assert (args.data, args.width, args.bs, args.epochs, args.peak_epoch) == (None, 64, 512, 24, 5)

@@ -1,0 +1,102 @@
+import multiprocessing
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import pack, refused_data
+from PIL import Image
+from processes import in_processes
+
+from s11_fastai import load_images
+from s11_fastai.sources import cache, fingerprint, folder
+
+
+def test_a_copied_folder_is_the_same_data_and_a_changed_pixel_is_not(image_folder, tmp_path):
+    first = load_images(image_folder)
+    copied = shutil.copytree(image_folder, tmp_path / "copy")
+    assert load_images(copied).fingerprint == first.fingerprint
+    pixels = np.asarray(Image.open(copied / "train/cat/0000.png")).copy()
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(copied / "train/cat/0000.png")
+    assert load_images(copied).fingerprint != first.fingerprint
+
+
+def test_a_second_start_reads_no_image_file(image_folder, monkeypatch):
+    first = load_images(image_folder)
+
+    def decoded_again(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(folder, "_decode_all", decoded_again)
+    second = load_images(image_folder)
+    np.testing.assert_array_equal(first.train.images, second.train.images)
+    assert second.name == first.name
+    os.utime(image_folder / "train/cat/0000.png", ns=(1, 1))
+    with pytest.raises(AssertionError, match="decoded again"):
+        load_images(image_folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processes are forked")
+def test_of_processes_that_start_at_once_one_decodes_and_all_get_the_same(image_folder, tmp_path):
+    decode_all, at_once = folder._decode_all, multiprocessing.get_context("fork").Barrier(4)
+
+    def counted(*args):
+        with (tmp_path / "decoded").open("a") as file:
+            file.write("once\n")
+        return decode_all(*args)
+
+    def work():
+        folder._decode_all = counted
+        at_once.wait(60)
+        images = load_images(image_folder)
+        return fingerprint(images.classes, images.train, images.valid)
+
+    assert set(in_processes(4, work)) == {load_images(image_folder).fingerprint}
+    assert (tmp_path / "decoded").read_text() == "once\n"
+
+
+def test_without_locks_it_is_decoded_all_the_same(image_folder, monkeypatch):
+    def no_locks(*_):
+        raise NotImplementedError("this file system")
+
+    monkeypatch.setattr(cache.FileLock, "acquire", no_locks)
+    assert len(load_images(image_folder).train.labels) == 12
+
+
+def test_an_empty_class_that_is_added_later_is_refused_too(image_folder):
+    load_images(image_folder)
+    (image_folder / "train" / "eel").mkdir()
+    assert "train/eel" in refused_data(image_folder)
+
+
+def test_the_cache_is_a_private_map_of_its_file(image_folder):
+    first = load_images(image_folder)
+    assert "s11-cache" in Path("/proc/self/maps").read_text()
+    first.train.images[:] = 0
+    assert load_images(image_folder).train.images.any()
+
+
+def test_a_renamed_archive_is_called_by_its_new_name(image_folder, tmp_path):
+    packed = pack(image_folder, tmp_path / "old.tgz")
+    assert load_images(packed).name == "old"
+    assert load_images(packed.rename(tmp_path / "new.tgz")).name == "new"
+
+
+def test_a_damaged_cache_is_made_again(tmp_path, images):
+    kept = cache.cached(tmp_path, "key", lambda: images_with_true_fingerprint(images))
+    path = tmp_path / "key.safetensors"
+    whole = path.read_bytes()
+    for damaged in (whole[:-5], whole[:-5] + b"abcde", b"", b"not safetensors"):
+        path.write_bytes(damaged)
+        again = cache.cached(tmp_path, "key", lambda: images_with_true_fingerprint(images))
+        np.testing.assert_array_equal(again.train.images, kept.train.images)
+        assert path.read_bytes() == whole
+
+
+def images_with_true_fingerprint(images):
+    mark = fingerprint(images.classes, images.train, images.valid)
+    return replace(images, fingerprint=mark)

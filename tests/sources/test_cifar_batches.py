@@ -1,0 +1,91 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+from helpers import pack, refused_data
+
+from s11_fastai import load_images
+from s11_fastai.sources import cifar_batches as batches
+
+
+def write_batches(top, rng, n=4, protocol=2):
+    top.mkdir()
+    pixels = {}
+    for name in batches.PUBLISHED:
+        if name == "batches.meta":
+            value = {b"label_names": [b"airplane", b"automobile", b"bird"], b"num_vis": 3072}
+        else:
+            pixels[name] = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
+            value = {b"data": pixels[name], b"labels": [i % 3 for i in range(n)], b"x": "é"}
+        (top / name).write_bytes(pickle.dumps(value, protocol=protocol))
+    return pixels
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_batches_are_read_as_torchvision_reads_them(tmp_path, rng, protocol):
+    pixels = write_batches(tmp_path / "cifar-10-batches-py", rng, protocol=protocol)
+    images = load_images(tmp_path / "cifar-10-batches-py")
+    assert images.classes == ("airplane", "automobile", "bird")
+    expected = pixels["data_batch_2"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(images.train.images[4:8], expected)
+    assert images.valid.labels.tolist() == [0, 1, 2, 0]
+    packed = pack(tmp_path / "cifar-10-batches-py", tmp_path / "batches.tar.gz")
+    assert load_images(packed).fingerprint == images.fingerprint
+    assert images.name != "CIFAR-10"  # only the published files are that
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_runs_nothing(tmp_path, rng):
+    top = tmp_path / "cifar-10-batches-py"
+    write_batches(top, rng)
+    for value in (Evil(tmp_path / "ran"), {b"data": Evil(tmp_path / "ran"), b"labels": [0]}):
+        (top / "data_batch_3").write_bytes(pickle.dumps(value))
+        assert "not plain data" in refused_data(top)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        {},
+        {b"data": b"abc", b"labels": [0]},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]},
+        {b"data": np.zeros((1, 3072), np.uint8), b"labels": [9]},
+        {b"data": np.zeros((1, 3072), np.float32), b"labels": [0]},
+        {b"data": np.array([Evil("/x")], dtype=object), b"labels": [0]},
+    ],
+)
+def test_batches_of_other_contents(tmp_path, rng, value):
+    top = tmp_path / "cifar-10-batches-py"
+    write_batches(top, rng)
+    (top / "test_batch").write_bytes(pickle.dumps(value, protocol=2))
+    refused_data(top)
+
+
+def test_missing_and_broken_batches(tmp_path, rng):
+    top = tmp_path / "cifar-10-batches-py"
+    write_batches(top, rng)
+    whole = (top / "data_batch_1").read_bytes()
+    (top / "data_batch_1").write_bytes(whole[:100])
+    assert "no CIFAR-10 batches" in refused_data(top)
+    (top / "test_batch").unlink()
+    assert "lacks test_batch" in refused_data(top)
+
+
+def test_the_published_files_are_those_that_torchvision_names():
+    from torchvision.datasets import CIFAR10
+
+    from s11_fastai.sources.download import MD5, URL
+
+    assert (CIFAR10.url, CIFAR10.tgz_md5) == (URL, MD5)
+    listed = dict([*CIFAR10.train_list, *CIFAR10.test_list])
+    assert listed | {"batches.meta": CIFAR10.meta["md5"]} == batches.PUBLISHED

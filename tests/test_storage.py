@@ -1,0 +1,119 @@
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from s11_fastai.errors import S11Error
+from s11_fastai.runs.checkpoints import FORMAT, CheckpointFolder
+from s11_fastai.storage import Damaged, read_sealed, sweep, write_sealed
+
+TENSORS = {
+    "scalar": torch.tensor(1.5, dtype=torch.float64),
+    "none": torch.zeros(0, 4),
+    "image": torch.arange(48, dtype=torch.uint8).reshape(1, 3, 4, 4),
+    "last": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+    "count": torch.tensor(7),
+}
+ABOUT = {"values": [0.1, 1e-300, None, "ü<b>"], "nested": {"a": [1, 2]}}
+
+
+def test_what_is_written_is_read_and_equal_contents_are_equal_files(tmp_path):
+    write_sealed(tmp_path / "a", TENSORS, ABOUT)
+    write_sealed(tmp_path / "b", dict(reversed(TENSORS.items())), ABOUT)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    tensors, about = read_sealed(tmp_path / "a")
+    assert about == ABOUT
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, TENSORS[name])
+        assert tensor.dtype == TENSORS[name].dtype
+    assert torch.equal(load_file(tmp_path / "a")["last"], TENSORS["last"])  # plain safetensors
+
+
+def test_every_changed_byte_shows(tmp_path):
+    """All of them, one after the other: an error, or the same contents."""
+    path = tmp_path / "a"
+    write_sealed(path, {"x": torch.arange(5.0)}, {"n": 1})
+    whole = path.read_bytes()
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0x11]) + whole[i + 1 :])
+        try:
+            tensors, about = read_sealed(path)
+        except Damaged:
+            continue
+        assert torch.equal(tensors["x"], torch.arange(5.0))
+        assert about == {"n": 1}
+    for n in range(len(whole)):
+        path.write_bytes(whole[:n])
+        with pytest.raises(Damaged):
+            read_sealed(path)
+
+
+def test_a_file_of_another_kind_is_damaged_and_none_is_an_oserror(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "plain")
+    with pytest.raises(Damaged, match="plain is no file of this kind"):
+        read_sealed(tmp_path / "plain")
+    with pytest.raises(OSError, match="missing"):
+        read_sealed(tmp_path / "missing")
+
+
+def checkpoints(tmp_path, n=3):
+    folder = CheckpointFolder(tmp_path / "checkpoint")
+    for i in range(n):
+        folder.write(i, 0, {"x": torch.tensor(i)}, {"i": i})
+    return folder
+
+
+def test_the_last_two_stay_and_the_newest_is_found(tmp_path):
+    folder = checkpoints(tmp_path)
+    assert [f.name[:12] for f in sorted(folder.path.iterdir())] == ["epoch-000001", "epoch-000002"]
+    tensors, values, damaged = folder.newest()
+    assert (tensors["x"].item(), values["i"], damaged) == (2, 2, [])
+    folder.write(2, 0, {"x": torch.tensor(2)}, {"i": 2})  # the same position once more
+    assert len(list(folder.path.iterdir())) == 2
+    assert CheckpointFolder(tmp_path / "none").newest() is None
+
+
+def test_a_damaged_newest_one_is_told_and_the_one_before_is_used(tmp_path):
+    folder = checkpoints(tmp_path)
+    newest = sorted(folder.path.iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    folder = CheckpointFolder(folder.path)
+    _, values, (word,) = folder.newest()
+    assert values["i"] == 1
+    assert newest.name in word
+    folder.write(1, 5, {}, {"i": 1.5})
+    # The good one from which it went on is kept, the damaged one is not.
+    assert [f.name for f in sorted(folder.path.iterdir())] == [
+        "epoch-000001-batch-000000.safetensors",
+        "epoch-000001-batch-000005.safetensors",
+    ]
+
+
+def test_no_whole_checkpoint_and_another_format_are_refused(tmp_path):
+    folder = checkpoints(tmp_path)
+    newest = sorted(folder.path.iterdir())[-1]
+    write_sealed(newest, {}, {"format": "s11-checkpoint-0"})
+    both = rf"'s11-checkpoint-0', and this version reads {re.escape(json.dumps(FORMAT))}"
+    with pytest.raises(S11Error, match=both.replace('"', "'")):
+        folder.newest()
+    for file in folder.path.iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(S11Error, match="no checkpoint that can be read") as error:
+        folder.newest()
+    assert "\n" not in str(error.value)
+
+
+def test_sweep_takes_halves_of_the_given_age_and_nothing_else(tmp_path):
+    (tmp_path / "a").mkdir()
+    halves = [tmp_path / ".x.json.abc.part", tmp_path / "a/.y.abc.part"]
+    others = [tmp_path / "z.part", tmp_path / ".hidden", tmp_path / "x.json"]
+    for file in halves + others:
+        file.touch()
+    sweep(tmp_path)
+    assert all(file.exists() for file in halves + others)
+    sweep(tmp_path, older_than=0)
+    assert not any(file.exists() for file in halves)
+    assert all(file.exists() for file in others)

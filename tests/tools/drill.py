@@ -1,0 +1,220 @@
+"""Kill runs at random moments, resume them, and compare what they leave with an undisturbed run.
+
+    python -m tests.tools.drill 100 --seed 0
+
+Real runs of `experiments/run.py` on the offline digits, as folders of PNG files, in processes that
+are forked from this one once it has its imports done. Exits with 1 where a run was lost.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # the same in every process, and no threads before a fork
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import albumentations  # noqa: F401
+import run
+from helpers import compare
+from PIL import Image
+
+# Here, so that no child has to: what the run imports as it goes.
+from s11_fastai import environment, lr_bounds, sources
+from s11_fastai.callbacks import progress, recording  # noqa: F401
+from s11_fastai.learner import S11Learner
+from s11_fastai.report import page as report
+from s11_fastai.report import pictures as figures
+from s11_fastai.runs import run as runs
+from s11_fastai.sources import cache, digits, folder
+
+FLAGS = "--width 2 --bs 64 --epochs 3 --peak-epoch 1 --device cpu --checkpoint-minutes 0.0005"
+SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
+# Where a run is hit: while these work.
+MOMENTS = {
+    "decoding": (folder, "_decode_all"),
+    "cache": (cache, "_write"),
+    "beginning": (runs.RunFolder, "write_config"),
+    "bounds": (lr_bounds, "find_lr_bounds"),
+    "step": (S11Learner, "_do_one_batch"),
+    "evaluation": (S11Learner, "_do_epoch_validate"),
+    "checkpoint": (runs.RunFolder, "write_checkpoint"),
+    "records": (runs.RunFolder, "add_epoch"),
+    "weights": (runs.RunFolder, "write_weights"),
+    "picture": (figures, "write_figure"),
+    "page": (report, "write_report"),
+    "finish": (runs.RunFolder, "finish"),
+    "resuming": (runs.RunFolder, "take_up"),
+    "file": (os, "replace"),
+    "any": (run, "experiment"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.tools.drill", description=__doc__)
+    parser.add_argument("kills", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng, done, began = random.Random(args.seed), Counter(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="s11-drill-") as name:
+        top = Path(name)
+        data = write_digits(top / "digits")
+        calls = undisturbed(data, top)
+        n_runs = 0
+        while done.total() < args.kills:
+            n_runs += 1
+            killed = one_run(data, top, calls, rng, args.kills - done.total())
+            done.update(killed)
+            wrong = compare(top / "reference", top / "run")
+            if wrong:
+                print(f"LOST after {killed}: {wrong}\n{(top / 'log').read_text()[-3000:]}")
+                return 1
+    seconds = time.monotonic() - began
+    for moment, n in sorted(Counter(m for m, _ in done.elements()).items()):
+        print(f"{moment:>12} {n:4}")
+    by_signal = ", ".join(
+        f"{n} by {signal.Signals(s).name}"
+        for s, n in sorted(Counter(s for _, s in done.elements()).items())
+    )
+    print(f"{done.total()} kills ({by_signal}) in {n_runs} runs, none lost, {seconds:.0f} s")
+    return 0
+
+
+def write_digits(top: Path) -> Path:
+    """The digits as PNG files, so that there is something to decode."""
+    images = digits.load_digits()
+    for part, name in ((images.train, "train"), (images.valid, "test")):
+        for i, (pixels, label) in enumerate(zip(part.images, part.labels, strict=True)):
+            path = top / name / images.classes[label]
+            path.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path / f"{i:04}.png")
+    return top
+
+
+def undisturbed(data: Path, top: Path) -> dict[str, list[float]]:
+    """Make the run that the others are compared with; the seconds of each call at each moment."""
+    spy = top / "spy"
+    status = attempt(data, top, "reference", lambda: watch(spy))
+    assert status == 0, (top / "log").read_text()
+    calls: dict[str, list[float]] = {name: [] for name in MOMENTS}
+    for line in spy.read_text().splitlines():
+        name, seconds = line.split()
+        calls[name].append(float(seconds))
+    calls["resuming"] = calls["checkpoint"][:1]  # once a process, and about as long
+    return calls
+
+
+def one_run(data: Path, top: Path, calls: dict, rng: random.Random, most: int) -> Counter:
+    """A run from its beginning to its end, killed up to five times; what killed it, and when."""
+    shutil.rmtree(top / "run", ignore_errors=True)
+    killed: Counter = Counter()
+    for _ in range(rng.randint(1, min(5, most))):
+        moment = rng.choice([name for name in MOMENTS if calls[name]])
+        if moment in ("decoding", "cache"):
+            shutil.rmtree(top / "home", ignore_errors=True)
+        which = rng.choices(list(SIGNALS), SIGNALS.values())[0]
+        nth = rng.randrange(len(calls[moment]))
+        seconds = calls[moment][nth]
+        plan = moment, nth, rng.uniform(0, seconds), which, rng.choice([None, None, 0.02])
+        status = attempt(data, top, "run", lambda plan=plan: hit(*plan))
+        if status == 0:
+            return killed  # it was faster
+        check_end(status, which, plan[-1], (top / "log").read_text())
+        killed[moment, which] += 1
+    status = attempt(data, top, "run", lambda: None)
+    assert status == 0, (status, (top / "log").read_text())
+    again = attempt(data, top, "run", lambda: None)
+    assert again == 0
+    assert "is finished" in (top / "log").read_text()
+    return killed
+
+
+def attempt(data: Path, top: Path, name: str, prepare: Callable[[], None]) -> int:
+    """The same command once, in a process of its own; its exit code, or minus its signal."""
+    process = os.fork()
+    if not process:
+        code = 1
+        try:
+            log = os.open(top / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            sources._fastai_path = lambda folder: top / "home" / folder
+            environment._git_revision = lambda: None  # somebody may work on the code meanwhile
+            prepare()
+            run.main(["--data", str(data), "--out", str(top / name), "--resume", *FLAGS.split()])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def check_end(status: int, which: signal.Signals, again: float | None, log: str) -> None:
+    """An end by a signal is that signal's; SIGKILL and a second one end at once."""
+    ends = {-which} if which is signal.SIGKILL else {128 + which} | ({-which} if again else set())
+    assert status in ends, f"{which.name} ended with {status}:\n{log}"
+    assert "Traceback" not in log, log
+    if status > 0:
+        assert "go on with: " in log or "nothing to keep yet" in log, log
+
+
+def watch(spy: Path) -> None:
+    """Note the seconds of each call at each moment in a file."""
+    file = spy.open("a")
+
+    def around(name: str, function: Callable) -> Callable:
+        @wraps(function)
+        def timed(*args, **kwargs):
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                print(name, time.perf_counter() - began, file=file, flush=True)
+
+        return timed
+
+    for name, (place, attribute) in MOMENTS.items():
+        setattr(place, attribute, around(name, getattr(place, attribute)))
+
+
+def hit(moment: str, nth: int, delay: float, which: signal.Signals, again: float | None) -> None:
+    """Send this process a signal, `delay` seconds into the nth call of a moment; or two."""
+    place, attribute = MOMENTS[moment]
+    function, count, own = getattr(place, attribute), iter(range(nth + 1)), os.getpid()
+
+    def send() -> None:
+        time.sleep(delay)
+        os.kill(own, which)
+        if again is not None:
+            time.sleep(again)
+            os.kill(own, which)
+
+    @wraps(function)
+    def struck(*args, **kwargs):
+        if next(count, None) == nth:
+            threading.Thread(target=send, daemon=True).start()
+        return function(*args, **kwargs)
+
+    setattr(place, attribute, struck)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

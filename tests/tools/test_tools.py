@@ -1,0 +1,133 @@
+"""A short drill and a short fuzz; the long ones are marked slow."""
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+
+import fuzz
+import pytest
+from helpers import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from s11_fastai.errors import S11Error
+from s11_fastai.runs.settings import DEFAULTS, check, read_config
+from s11_fastai.sources.archive import archive_tree
+from s11_fastai.sources.cifar_batches import load_plain
+from s11_fastai.sources.folder import decode_image
+from s11_fastai.storage import Damaged, read_sealed
+
+many = settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def drill(kills: int, seed: int) -> str:
+    """In a process of its own, which forks: this one has threads."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tools.drill", str(kills), "--seed", str(seed)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_no_killed_run_is_lost():
+    assert drill(4, seed=1).startswith("4 kills")
+
+
+@pytest.mark.slow
+def test_no_killed_run_is_lost_of_many():
+    assert drill(100, seed=0).startswith("100 kills")
+
+
+def test_no_damaged_file_does_harm(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz.sources, "_fastai_path", None)  # so that it is put back
+    ends = fuzz.fuzz(tmp_path, 240, seed=1)
+    assert ends.total() == 240
+    assert sum(n for (_, end), n in ends.items() if end == "plain error") > 60
+
+
+@pytest.mark.slow
+def test_no_damaged_file_of_many_does_harm(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz.sources, "_fastai_path", None)
+    assert fuzz.fuzz(tmp_path, 2000, seed=0).total() == 2000
+
+
+@many
+@given(st.binary(max_size=300) | st.binary(max_size=100).map(lambda b: b"\x89PNG\r\n\x1a\n" + b))
+def test_any_bytes_are_no_image_no_archive_no_sealed_file_and_no_batch(tmp_path, data):
+    file = tmp_path / "file"
+    file.write_bytes(data)
+    with pytest.raises(Damaged):
+        read_sealed(file)
+    with pytest.raises(S11Error):
+        archive_tree(file)
+    with pytest.raises(S11Error):
+        decode_image(data)
+    with suppress(ValueError):
+        load_plain(data)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@many
+@given(VALUES)
+def test_any_pickle_of_plain_values_is_read_as_it_is(value):
+    assert repr(load_plain(pickle.dumps(value))) == repr(value)
+
+
+@many
+@given(VALUES | st.fixed_dictionaries({name: VALUES for name in DEFAULTS}))
+def test_any_config_is_refused_or_makes_a_run(tmp_path, value):
+    (tmp_path / "config.json").write_text(json.dumps(value))
+    try:
+        config = read_config(tmp_path)
+    except S11Error as error:
+        fuzz.one_line(error)
+        return
+    check(config)
+    assert config.keys() == DEFAULTS.keys()
+
+
+@many
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=20), st.binary(max_size=20)), max_size=4))
+def test_any_names_in_an_archive_stay_inside_or_are_refused(tmp_path, members):
+    file = tmp_path / "a.tar"
+    try:
+        with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as tar:
+            for name, data in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    except ValueError:  # a name that no archive can hold
+        return
+    try:
+        tree = archive_tree(file)
+    except S11Error as error:
+        fuzz.one_line(error)
+        return
+    for name in tree.files:
+        assert not Path(name).is_absolute()
+        assert ".." not in Path(name).parts
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_a_pickle_that_asks_for_more_room_than_it_has_is_refused():
+    """Its memo alone would take 64 GiB."""
+    with pytest.raises(ValueError, match="memo of 4,294,967,295 entries"):
+        load_plain(b"\x80\x02Nr\xff\xff\xff\xff.")
