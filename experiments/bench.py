@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.cli import Parser, command_line
 from s11_fastai.errors import S11Error, printable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SECTIONS = ["input", "step", "start", "evaluation"]
 
 def main(argv: list[str] | None = None) -> None:
     """Measure what the flags name and print it."""
-    with plain_errors("bench.py"):
+    with command_line("bench.py"):
         bench(parse(argv))
 
 

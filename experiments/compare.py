@@ -4,13 +4,13 @@ import argparse
 import warnings
 from pathlib import Path
 
-from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.cli import Parser, command_line
 from s11_fastai.errors import S11Error, printable
 
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table of the runs that the flags name and draw their curves."""
-    with plain_errors("compare.py"):
+    with command_line("compare.py"):
         compare(parse(argv))
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.cli import Parser
 from s11_fastai.errors import S11Error
 
 

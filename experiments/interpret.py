@@ -4,12 +4,12 @@ import argparse
 import warnings
 from pathlib import Path
 
-from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.cli import Parser, command_line
 
 
 def main(argv: list[str] | None = None) -> None:
     """Open the run that the flags name and draw what there is to draw."""
-    with plain_errors("interpret.py"):
+    with command_line("interpret.py"):
         interpret(parse(argv))
 
 

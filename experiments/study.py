@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s11_fastai.callbacks.stopping import StopSignals
-from s11_fastai.cli import Parser, plain_errors
+from s11_fastai.cli import Parser, command_line
 from s11_fastai.errors import S11Error
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ class Job(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Run what the table still lacks, then write the page."""
-    with plain_errors("study.py") as go_on, StopSignals() as signals:
+    with command_line("study.py") as go_on, StopSignals() as signals:
         args = parse(argv)
         go_on.command = shlex.join(["python", *sys.argv]) if argv is None else ""
         jobs = read_table(args.table)

@@ -9,14 +9,27 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "S11ResNet": "model",
-    "load_images": "sources",
-    "get_dls": "data.dls",
-    "s11_learner": "learner",
-    "find_lr_bounds": "lr_bounds",
-    "load_run": "runs.load",
-    "triangular": "schedule",
-    "linear_one_cycle": "schedule",
+    "S11ResNet": "s11_fastai.model",
+    "load_images": "s11_fastai.sources",
+    "get_dls": "s11_fastai.data.dls",
+    "s11_learner": "s11_fastai.learner",
+    "find_lr_bounds": "s11_fastai.lr_bounds",
+    "triangular": "s11_fastai.schedule",
+    "linear_one_cycle": "s11_fastai.schedule",
+    "load_run": "s11_fastai.runs.load",
+    # The parts of a run, and for anybody's fit.
+    "Checkpoints": "s11_fastai.runs.checkpoints",
+    "Resume": "s11_fastai.callbacks.checkpoint",
+    "SaveCheckpoints": "s11_fastai.callbacks.checkpoint",
+    "StopOnDivergence": "s11_fastai.callbacks.stopping",
+    "RunReport": "s11_fastai.report.page",
+    "claim": "s11_fastai.runs.lock",
+    "default_path": "s11_fastai.runs.lock",
+    "join_processes": "s11_fastai.callbacks.distributed",
+    "say": "s11_fastai.callbacks.progress",
+    "set_seed": "fastai.torch_core",
+    "start_run": "s11_fastai.runs.run",
+    "summary": "s11_fastai.callbacks.progress",
 }
 __all__ = list(_HOME)
 
@@ -24,7 +37,7 @@ __all__ = list(_HOME)
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,17 +1,27 @@
-"""The command line: flags, errors as one line, exit codes."""
+"""The command line: flags from the settings, errors as one line, exit codes.
+
+It alone knows the names of flags. Where an error of the library names a parameter, `lr_min` in
+backticks, a person at the command line reads --lr-min.
+"""
+
+from __future__ import annotations
 
 import argparse
 import errno
 import math
+import os
+import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from s11_fastai.errors import DivergedError, S11Error, Stopped, printable
-from s11_fastai.runs.settings import DEFAULTS, DEMO, PRECISIONS, check, joined, read_config
+from s11_fastai.runs.settings import Settings, read_config, setting_kinds, updated
+from s11_fastai.signals import StopSignals
 
 _OTHER_PLACE = "mend the permissions or choose another place"
 _REMEDIES = {
@@ -21,6 +31,9 @@ _REMEDIES = {
     errno.EPERM: _OTHER_PLACE,
     errno.EROFS: _OTHER_PLACE,
 }
+# Parameters of the library that flags of another name give.
+_FLAGS = {"resume": "--resume"}
+DEMO = {"data": "digits", "width": 16, "bs": 64}
 CHECKPOINT_MINUTES = 2.0
 ABOUT = """The whole assignment: images in; a trained network, its record and its pictures out.
 
@@ -29,14 +42,12 @@ offline, in about two minutes. A run that was stopped goes on with --out FOLDER 
 """
 
 
-@dataclass
-class GoOn:
-    """How to go on after an end that was not planned; empty while nothing has begun.
+class Options(NamedTuple):
+    """What the flags of `run.py` say beside the settings."""
 
-    None is for a process that is one of several and not the first, which speaks for all of them.
-    """
-
-    command: str | None = ""
+    out: Path | None
+    resume: bool
+    checkpoint_minutes: float
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,53 +58,70 @@ class Parser(argparse.ArgumentParser):
 
 
 @contextmanager
-def plain_errors(prog: str) -> Iterator[GoOn]:
+def command_line(script: str, argv: list[str] | None = None) -> Iterator[StopSignals]:
     """Turn what a person can mend into one line on stderr and an exit code.
 
-    S11Error and OSError give 2, DivergedError 3, a signal 128 and its number. An OSError and a
-    signal also name the `command` to go on with, once the script has set it.
+    `script` is the file that was called, `argv` its words.
+
+    S11Error and OSError give 2, DivergedError 3, a signal 128 and its number. Where a run can go
+    on, the line names the command. Of several processes the main one speaks for all.
     """
-    go_on = GoOn()
+    # Threads that wait for each other sleep, so that two runs on one machine, or a run and its
+    # user's other work, do not slow each other down. It must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    is_main, prog = os.environ.get("RANK", "0") == "0", Path(script).name
     try:
-        yield go_on
-    except DivergedError as error:
-        _leave(prog, str(error) if go_on.command is not None else "", error.exit_code)
+        with StopSignals() as signals:
+            yield signals
     except S11Error as error:
-        _leave(prog, str(error), error.exit_code)
+        diverged = isinstance(error, DivergedError)
+        kept = getattr(error, "run_folder", None)
+        more = f"; the last good checkpoint is in {kept / 'checkpoint'}" if kept else ""
+        _exit(prog, as_flags(f"{error}{more}") if is_main or not diverged else "", error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        remedy = _REMEDIES.get(error.errno, "look at the path and try again")
-        then = f", then go on with: {go_on.command}" if go_on.command else ""
-        _leave(prog, f"{where}{error.strerror or error}; {remedy}{then}", S11Error.exit_code)
+        remedy = _REMEDIES.get(error.errno or 0, "look at the path and try again")
+        then = f", then {command}" if (command := _go_on(script, error, argv)) else ""
+        _exit(prog, f"{where}{error.strerror or error}; {remedy}{then}", S11Error.exit_code)
     except Stopped as stop:
-        what = f"go on with: {go_on.command}" if go_on.command else "there was nothing to keep yet"
-        said = f"stopped; {what}" if go_on.command is not None else ""
-        _leave(prog, said, stop.exit_code)
+        what = _go_on(script, stop, argv) or "there was nothing to keep yet"
+        _exit(prog, f"stopped; {what}" if is_main else "", stop.exit_code)
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags, complete; raises S11Error for what makes no run, before anything is loaded.
+def as_flags(message: str) -> str:
+    """The message with the names of parameters, which stand in backticks, as flags."""
+    names = {name: flag(name) for name in setting_kinds()} | _FLAGS
+    return re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), message)
+
+
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def words_of(values: Mapping[str, object]) -> list[str]:
+    """Settings as flags with their values, those that have their default left out."""
+    defaults = Settings().as_dict()
+    given = {name: value for name, value in values.items() if value != defaults[name]}
+    return [word for name, value in given.items() for word in (flag(name), str(value))]
+
+
+def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
+    """The flags of `run.py`; raises S11Error for what makes no run, before anything is loaded.
 
     With --resume, settings that are not given are those of the run in --out.
     """
     given = vars(_parser().parse_args(argv))
-    control = {name: given.pop(name) for name in ("out", "resume", "checkpoint_minutes")}
+    options = Options(*(given.pop(name) for name in Options._fields))
     if given.pop("demo", False):
         given = DEMO | given
-    if control["resume"] and control["out"] is None:
+    if options.resume and options.out is None:
         raise S11Error("--resume needs --out: name the folder of the run")
-    if not 0 <= control["checkpoint_minutes"] < math.inf:
+    if not 0 <= options.checkpoint_minutes < math.inf:
         raise S11Error("--checkpoint-minutes must be 0 or more")
-    settings = DEFAULTS | given
-    if control["resume"] and (control["out"] / "config.json").exists():
-        settings = joined(read_config(control["out"]), given)
-    check(settings)
-    return argparse.Namespace(**settings, **control)
-
-
-def settings_of(args: argparse.Namespace) -> dict:
-    """The settings among the flags: what `config.json` keeps."""
-    return {name: getattr(args, name) for name in DEFAULTS}
+    if options.resume and options.out and (options.out / "config.json").exists():
+        return updated(read_config(options.out), given), options
+    return Settings.from_dict(given), options
 
 
 def _parser() -> Parser:
@@ -101,32 +129,22 @@ def _parser() -> Parser:
         prog="run.py",
         description=ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("--demo", action="store_true", help="short for --data digits --width 16 --bs 64")
-    add("--data", help="a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10)")
-    add("--epochs", type=int, help="passes over the training images (default 24)")
-    add("--bs", type=int, help="images a batch (default 512)")
-    add("--width", type=int, help="channels of the first layer (default 64: 6,574,090 parameters)")
-    add("--seed", type=int, help="of weights, order and augmentation (default 0)")
-    add("--lr-min", type=float, help="lr at both ends of the cycle (default: from the range test)")
-    add("--lr-max", type=float, help="lr at the peak (default: from the range test)")
-    add("--peak-epoch", type=int, help="the peak comes after this epoch (default 5)")
-    add("--momentum", type=float, help="Nesterov momentum of SGD (default 0.9)")
-    add("--wd", type=float, help="weight decay of every parameter (default 0.0005)")
-    add("--label-smoothing", type=float, help="part of a label given to all classes (default 0)")
-    add("--logit-scale", type=float, help="constant factor on the logits (default 1)")
-    add("--holdout", type=int, metavar="N", help="evaluate N held-out training images")
-    add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
-    add("--precision", choices=PRECISIONS, help="of training (default auto: what it is fast in)")
+    short = " ".join(words_of(DEMO))
+    add("--demo", action="store_true", default=argparse.SUPPRESS, help=f"short for {short}")
+    kinds = setting_kinds()
+    for each in fields(Settings):
+        default = "" if each.default is None else f" (default {each.default})"
+        add(
+            flag(each.name),
+            type=kinds[each.name],
+            default=argparse.SUPPRESS,
+            metavar=each.name.split("_")[-1].upper(),
+            help=each.metadata["words"] + default,
+        )
     add("--out", type=Path, default=None, help="the run's folder (default runs/<date>-<data>)")
-    add(
-        "--resume",
-        action="store_true",
-        default=False,
-        help="begin the run in --out, go on with it, or find it finished",
-    )
+    add("--resume", action="store_true", help="begin the run in --out, or go on with it")
     add(
         "--checkpoint-minutes",
         type=float,
@@ -137,7 +155,19 @@ def _parser() -> Parser:
     return parser
 
 
-def _leave(prog: str, message: str, code: int) -> NoReturn:
+def _go_on(script: str, error: BaseException, argv: list[str] | None) -> str:
+    """How to go on with the run that the error ended; nothing where there is none."""
+    folder = getattr(error, "run_folder", None)
+    if folder is None:
+        return ""
+    words = ["python", os.path.relpath(script), "--out", str(folder), "--resume"]
+    minutes = _parser().parse_args(argv).checkpoint_minutes
+    if minutes != CHECKPOINT_MINUTES:
+        words += ["--checkpoint-minutes", f"{minutes:g}"]
+    return f"go on with: {shlex.join(words)}"
+
+
+def _exit(prog: str, message: str, code: int) -> NoReturn:
     if message:
         with suppress(OSError):  # whoever read it may be gone
             print(f"{prog}: {printable(message)}", file=sys.stderr)

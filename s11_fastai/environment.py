@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from s11_fastai.errors import S11Error
-from s11_fastai.runs.settings import PRECISIONS
 
 _PACKAGES = (
     "fastai",
@@ -22,6 +21,7 @@ _PACKAGES = (
     "safetensors",
     "scikit-learn",
 )
+_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # Of x86, and of ARM.
 _CPU_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
@@ -59,7 +59,7 @@ def pick_device(name: str | None) -> torch.device:
         device = None
     if device is None or not here.get(device.type) or not _has_index(device):
         found = ", ".join(kind for kind, available in here.items() if available)
-        raise S11Error(f"--device {name} is not on this computer: choose from {found}")
+        raise S11Error(f"`device` {name} is not on this computer: choose from {found}")
     return device
 
 
@@ -72,13 +72,13 @@ def pick_precision(name: str, device: torch.device, cpu: Mapping[str, object] | 
     do, by default what `torch.cpu.get_capabilities()` says of this one. Raises S11Error for
     another name, and for bfloat16 on a CUDA card that lacks it.
     """
-    if name not in PRECISIONS:
-        raise S11Error(f"--precision {name} is unknown: choose from {', '.join(PRECISIONS)}")
+    if name not in _PRECISIONS:
+        raise S11Error(f"`precision` {name} is unknown: choose from {', '.join(_PRECISIONS)}")
     if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         if name == "bf16" and not has_bf16:
             raise S11Error(
-                "--precision bf16: this GPU does not compute in bfloat16; choose fp16 or fp32"
+                "`precision` bf16: this GPU does not compute in bfloat16; choose fp16 or fp32"
             )
         return ("bf16" if has_bf16 else "fp16") if name == "auto" else name
     if name != "auto":

@@ -1,4 +1,8 @@
-"""The exceptions whose messages are meant for a person."""
+"""The exceptions whose messages are meant for a person.
+
+A message speaks Python. A parameter's name stands in backticks: `lr_min`. On the command line,
+`cli` shows it as the flag of that name.
+"""
 
 
 class S11Error(Exception):

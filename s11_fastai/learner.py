@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral
-from typing import NamedTuple
 
 import fastai.vision.learner  # noqa: F401 - how to show pictures with what was predicted
 import torch
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
@@ -26,20 +25,8 @@ from s11_fastai.model import S11ResNet
 from s11_fastai.schedule import linear_one_cycle
 
 
-class Position(NamedTuple):
-    """A place in a fit: the epoch, and how many of its training batches are done, both from 0."""
-
-    epoch: int
-    batch: int
-
-
 class S11Learner(Learner):
-    """A fastai Learner whose one cycle is made of straight lines, and whose fit can begin midway.
-
-    `start` is where the next fit begins; a callback may set it in its `before_fit`.
-    """
-
-    start = Position(0, 0)
+    """A fastai Learner whose one cycle is made of straight lines, on any device's precision."""
 
     def describe(self) -> str:
         """One line: the network and its number of parameters."""
@@ -94,25 +81,12 @@ class S11Learner(Learner):
         cbs = [ParamScheduler(scheds), *L(cbs)]
         self.fit(n_epoch, wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
 
-    # fastai's loops over epochs and over batches, which begin at `start`. Its own way,
-    # SkipToEpoch, leaves empty rows in the recorder and cannot begin within an epoch.
-
     def _do_fit(self) -> None:
         try:
-            for epoch in range(self.start.epoch, self.n_epoch):
-                self.epoch = epoch
-                self._with_events(self._do_epoch, "epoch", CancelEpochException)
-                self.start = Position(0, 0)
+            super()._do_fit()
         finally:
-            self.start = Position(0, 0)
-            if self.precision != "fp32":  # an interrupted or failed forward pass has not left it
+            if self.precision != "fp32":  # a forward pass that was interrupted has not left it
                 self.mixed_precision.leave_autocast()
-
-    def all_batches(self) -> None:
-        self.n_iter = len(self.dl)
-        first = self.start.batch if self.dl is self.dls.train else 0
-        for i, batch in enumerate(self.dl, first):
-            self.one_batch(i, batch)
 
 
 def s11_learner(
@@ -144,11 +118,11 @@ def s11_learner(
         metrics=Accuracy(),
         wd=wd,
         wd_bn_bias=True,
-        cbs=[ChannelsLast(), EpochOfLoader(), LossesToCPU(), *L(kwargs.pop("cbs", None))],
+        cbs=[ChannelsLast(), LossesToCPU(), *L(kwargs.pop("cbs", None))],
         **kwargs,
     )
     recorder = learn.recorder
-    recorder.train_metrics, recorder.loss, recorder.smooth_loss = True, MeanLoss(), SmoothLoss()
+    recorder.loss, recorder.smooth_loss = MeanLoss(), SmoothLoss()
     picked = pick_precision(precision, torch.device(dls.device))
     if picked != "fp32":
         learn.add_cb(TrainInLowPrecision(picked))
@@ -198,20 +172,11 @@ class TrainInLowPrecision(MixedPrecision):
     after_cancel_batch = leave_autocast
 
 
-class EpochOfLoader(Callback):
-    """Tells the training DataLoader which epoch it is, from which its randomness follows."""
-
-    def before_train(self) -> None:
-        if hasattr(self.dls.train, "set_epoch"):
-            self.dls.train.set_epoch(self.epoch, self.learn.start.batch)
-
-
 class LossesToCPU(Callback):
     """Fetches the recorder's losses when the fit is over, for fastai's pictures of them."""
 
     def after_fit(self) -> None:
-        if self.recorder.losses:
-            self.recorder.losses = list(torch.stack(self.recorder.losses).cpu().unbind())
+        self.recorder.losses = [loss.cpu() for loss in self.recorder.losses]
 
 
 def _ramps(pct_start: float, start: float, middle: float, end: float) -> Callable[[float], float]:

@@ -5,7 +5,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,37 +33,48 @@ class LRBounds:
     lrs: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
 
-
-def choose_lr_bounds(learn: Learner, lr_min: float | None, lr_max: float | None) -> LRBounds:
-    """The bounds that are given; where one is not, that of the range test."""
-    if lr_min and lr_max:
-        return LRBounds(lr_min, lr_max)
-    found = find_lr_bounds(learn)
-    bounds = replace(found, lr_min=lr_min or found.lr_min, lr_max=lr_max or found.lr_max)
-    if bounds.lr_min >= bounds.lr_max:
-        raise S11Error(
-            f"lr-min {bounds.lr_min:.3g} is not below lr-max {bounds.lr_max:.3g} (the range test "
-            "gave the one that was not given): give both --lr-min and --lr-max"
-        )
-    return bounds
+    @property
+    def ratio(self) -> float:
+        """How many times the lower bound the upper one is: `div` and `div_final` of one cycle."""
+        return self.lr_max / self.lr_min
 
 
-def find_lr_bounds(learn: Learner, num_it: int = RANGE_TEST_STEPS) -> LRBounds:
+def find_lr_bounds(
+    learn: Learner,
+    lr_min: float | None = None,
+    lr_max: float | None = None,
+    num_it: int = RANGE_TEST_STEPS,
+) -> LRBounds:
     """Run `learn.lr_find` for `num_it` steps, choose the bounds by `bounds_of`, leave no trace.
 
-    Weights, buffers, optimiser, recorder, loaders and every random number generator are as before
-    when it returns, and also when it fails. Raises S11Error as `bounds_of` does.
+    A bound that is given is kept; where both are, no test is run. Weights, buffers, optimiser,
+    recorder, loaders and every random number generator are as before when it returns, and also
+    when it fails. Raises S11Error as `bounds_of` does, and where the bound that was found lies on
+    the wrong side of the given one.
     """
-    with _untouched(learn), tempfile.TemporaryDirectory() as scratch, learn.no_bar():
-        learn.path = Path(scratch)  # lr_find keeps the weights in a file while it runs
-        learn.lr_find(num_it=num_it, show_plot=False, suggest_funcs=None)
-        lrs, losses = (
-            tuple(float(value) for value in values)
-            for values in (learn.recorder.lrs, learn.recorder.losses)
+    if lr_min and lr_max:
+        return LRBounds(lr_min, lr_max)
+    lrs, losses = _range_test(learn, num_it)
+    low, high = bounds_of(lrs, losses)
+    low, high = lr_min or low, lr_max or high
+    if low >= high:
+        raise S11Error(
+            f"`lr_min` {low:.3g} is not below `lr_max` {high:.3g} (the range test gave the one that "
+            "was not given): give both `lr_min` and `lr_max`"
         )
-    lr_min, lr_max = bounds_of(lrs, losses)
     n = _finite(losses)
-    return LRBounds(lr_min, lr_max, lrs[:n], losses[:n])
+    return LRBounds(low, high, lrs[:n], losses[:n])
+
+
+def _range_test(learn: Learner, num_it: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The learning rate and the smoothed loss of each step."""
+    with _untouched(learn), tempfile.TemporaryDirectory() as scratch, learn.no_bar():
+        learn.path = Path(scratch)  # lr_find makes a folder there
+        # It would keep the weights in a file and, with several processes, wait for the others.
+        learn.save = lambda *_args, **_kwargs: None
+        learn.lr_find(num_it=num_it, show_plot=False, suggest_funcs=None)
+        recorder = learn.recorder
+        return tuple(map(float, recorder.lrs)), tuple(map(float, recorder.losses))
 
 
 @contextmanager
@@ -123,7 +134,7 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
         why = "the loss was not finite any more" if finite < len(losses) else "the test was over"
         raise S11Error(
             f"the range test gives no bounds: after {finite} steps {why}, and {_FEWEST_STEPS} are "
-            "needed; look at the data, or give --lr-min and --lr-max"
+            "needed; look at the data, or give `lr_min` and `lr_max`"
         )
     lrs, losses = lrs[:finite], losses[:finite]
     flat, lowest = finite // 10, int(losses.argmin())
@@ -132,7 +143,7 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
     if lowest < flat or fall < _SMALLEST_FALL * abs(start):
         raise S11Error(
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
-            "at; look at data and labels, or give --lr-min and --lr-max"
+            "at; look at data and labels, or give `lr_min` and `lr_max`"
         )
     below = losses <= start - fall / 2
     risen = np.flatnonzero(~below[lowest:])
@@ -140,7 +151,7 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
     if first >= last:
         raise S11Error(
             "the range test gives no bounds: the loss had only begun to fall when it ended, at lr "
-            f"{lrs[-1]:.3g}; give --lr-min and --lr-max"
+            f"{lrs[-1]:.3g}; give `lr_min` and `lr_max`"
         )
     return float(lrs[first]), float(lrs[last])
 

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
+from fastcore.foundation import L
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -83,8 +85,8 @@ class Damaged(Exception):
     """A file that is not what was written; the message says in what way."""
 
 
-def write_sealed(path: Path, tensors: Mapping[str, Tensor], about: object = None) -> None:
-    """Write tensors, on whatever device, and `about`, plain values, as a whole file.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: object = None) -> None:
+    """Write tensors, on whatever device, and `about`, plain values, with a checksum, whole.
 
     It is an ordinary safetensors file: names, shapes, numbers and text. Raises OSError.
     """
@@ -94,10 +96,10 @@ def write_sealed(path: Path, tensors: Mapping[str, Tensor], about: object = None
     write_atomically(path, save(tensors, {_KEY: seal}))
 
 
-def read_sealed(path: Path) -> tuple[dict[str, Tensor], object]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """The tensors, mapped from the file, and the plain values, once their checksum is right.
 
-    Raises Damaged for anything else than what `write_sealed` wrote, OSError for no such file.
+    Raises Damaged for anything else than what `write_tensors` wrote, OSError for no such file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -111,6 +113,46 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], object]:
     if not whole:
         raise Damaged(f"{path.name} has another checksum than it was written with")
     return tensors, json.loads(text)
+
+
+def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
+    """Nested dicts, lists and tuples of tensors and plain values as tensors by name, and JSON.
+
+    `unpack` gives the same back, with lists for tuples. A tensor's name is its path in `state`.
+    Raises TypeError for values of other kinds.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def plain(value: Any, path: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[path] = value
+            return {"tensor": path}
+        if isinstance(value, Mapping):
+            pairs = [[key, plain(each, f"{path}.{key}".lstrip("."))] for key, each in value.items()]
+            return {"dict": pairs}  # pairs: the keys of an optimiser's state are numbers
+        if isinstance(value, list | tuple | L):
+            return [plain(each, f"{path}.{i}") for i, each in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            return {"float": str(value)}
+        if value is None or isinstance(value, str | bool | int | float):
+            return value
+        raise TypeError(f"{path} is of {type(value).__name__}, which no checkpoint can keep")
+
+    return tensors, plain(state, "")
+
+
+def unpack(tensors: Mapping[str, Tensor], values: Any) -> Any:
+    """What `pack` was given. Raises LookupError, TypeError or ValueError for anything else."""
+    if isinstance(values, list):
+        return [unpack(tensors, each) for each in values]
+    if not isinstance(values, dict):
+        return values
+    ((kind, inner),) = values.items()
+    if kind == "tensor":
+        return tensors[inner].clone()  # so that nothing hangs on the file any more
+    if kind == "float":
+        return float(inner)
+    return {key: unpack(tensors, each) for key, each in inner}
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from s11_fastai.errors import S11Error
 from s11_fastai.runs.checkpoints import FORMAT, CheckpointFolder
-from s11_fastai.storage import Damaged, read_sealed, sweep, write_sealed
+from s11_fastai.storage import Damaged, read_tensors, sweep, write_tensors
 
 TENSORS = {
     "scalar": torch.tensor(1.5, dtype=torch.float64),
@@ -20,10 +20,10 @@ ABOUT = {"values": [0.1, 1e-300, None, "ü<b>"], "nested": {"a": [1, 2]}}
 
 
 def test_what_is_written_is_read_and_equal_contents_are_equal_files(tmp_path):
-    write_sealed(tmp_path / "a", TENSORS, ABOUT)
-    write_sealed(tmp_path / "b", dict(reversed(TENSORS.items())), ABOUT)
+    write_tensors(tmp_path / "a", TENSORS, ABOUT)
+    write_tensors(tmp_path / "b", dict(reversed(TENSORS.items())), ABOUT)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    tensors, about = read_sealed(tmp_path / "a")
+    tensors, about = read_tensors(tmp_path / "a")
     assert about == ABOUT
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in tensors.items():
@@ -35,12 +35,12 @@ def test_what_is_written_is_read_and_equal_contents_are_equal_files(tmp_path):
 def test_every_changed_byte_shows(tmp_path):
     """All of them, one after the other: an error, or the same contents."""
     path = tmp_path / "a"
-    write_sealed(path, {"x": torch.arange(5.0)}, {"n": 1})
+    write_tensors(path, {"x": torch.arange(5.0)}, {"n": 1})
     whole = path.read_bytes()
     for i in range(len(whole)):
         path.write_bytes(whole[:i] + bytes([whole[i] ^ 0x11]) + whole[i + 1 :])
         try:
-            tensors, about = read_sealed(path)
+            tensors, about = read_tensors(path)
         except Damaged:
             continue
         assert torch.equal(tensors["x"], torch.arange(5.0))
@@ -48,15 +48,15 @@ def test_every_changed_byte_shows(tmp_path):
     for n in range(len(whole)):
         path.write_bytes(whole[:n])
         with pytest.raises(Damaged):
-            read_sealed(path)
+            read_tensors(path)
 
 
 def test_a_file_of_another_kind_is_damaged_and_none_is_an_oserror(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "plain")
     with pytest.raises(Damaged, match="plain is no file of this kind"):
-        read_sealed(tmp_path / "plain")
+        read_tensors(tmp_path / "plain")
     with pytest.raises(OSError, match="missing"):
-        read_sealed(tmp_path / "missing")
+        read_tensors(tmp_path / "missing")
 
 
 def checkpoints(tmp_path, n=3):
@@ -95,7 +95,7 @@ def test_a_damaged_newest_one_is_told_and_the_one_before_is_used(tmp_path):
 def test_no_whole_checkpoint_and_another_format_are_refused(tmp_path):
     folder = checkpoints(tmp_path)
     newest = sorted(folder.path.iterdir())[-1]
-    write_sealed(newest, {}, {"format": "s11-checkpoint-0"})
+    write_tensors(newest, {}, {"format": "s11-checkpoint-0"})
     both = rf"'s11-checkpoint-0', and this version reads {re.escape(json.dumps(FORMAT))}"
     with pytest.raises(S11Error, match=both.replace('"', "'")):
         folder.newest()

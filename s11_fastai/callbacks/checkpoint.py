@@ -1,84 +1,83 @@
-"""Exact resume: everything that a Learner needs to go on in the middle of an epoch.
+"""Exact resume, for any fastai Learner: the state of a fit, saved and put back.
 
-Order and augmentation follow from the seed and the epoch, and the lr from the step, so what is
-kept is little: weights, optimiser, scaler, the position, the sums behind the metrics, and what
-the recorder has recorded.
+What is kept: weights, optimiser, gradient scaler, recorder, schedules, the state of every callback
+that has a `state_dict`, the training DataLoader's place, and the random generators. A loader that
+can begin at a batch (it has `set_epoch`) lets a fit go on within an epoch; with any other, it goes
+on from the last epoch's end.
 """
 
-from typing import NamedTuple
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.schedule import ParamScheduler
+from fastai.learner import AvgSmoothLoss, Learner, Recorder
 from fastai.torch_core import get_model
+from fastcore.foundation import L
 from torch import Tensor, nn
 
-from s11_fastai.errors import S11Error
-from s11_fastai.learner import Position, S11Learner
-from s11_fastai.metrics import Accuracy
+from s11_fastai.errors import DivergedError, S11Error
+
+# What kernels an optimiser uses is the device's matter, not the fit's.
+_KERNELS = ("fused", "foreach", "capturable")
 
 
-class State(NamedTuple):
-    """Tensors by name, and plain values of which JSON keeps every digit."""
-
-    tensors: dict[str, Tensor]
-    values: dict
+def batches_done(learn: Learner) -> int:
+    """How many training batches of the epoch are behind a Learner that is fitting."""
+    return learn.train_iter - learn.epoch * len(learn.dls.train)
 
 
-def progress(learn: S11Learner, batch: int) -> dict:
-    """Where this epoch stands after `batch` training batches: values that evaluation overwrites."""
+def state_dict(learn: Learner, epoch: int, batch: int) -> dict[str, Any]:
+    """The state of a Learner inside a fit, after `batch` training batches of `epoch`.
+
+    Nested dicts and lists of plain values and of the Learner's own tensors, not copies.
+    """
+    recorder, scaler = learn.recorder, getattr(learn, "scaler", None)
     return {
-        "position": [learn.epoch, batch],
+        "epoch": epoch,
+        "batch": batch,
         "train_iter": learn.train_iter,
         "pct_train": learn.pct_train,
-        "accuracy": [[int(metric.correct), metric.total] for metric in _accuracies(learn)],
-    }
-
-
-def between_epochs(learn: S11Learner, epoch: int) -> dict:
-    """What `progress` says before the first step of `epoch`, counted from 0."""
-    return {"position": [epoch, 0], "train_iter": learn.train_iter}
-
-
-def capture(learn: S11Learner, at: dict) -> State:
-    """The state of a Learner inside a fit; `at` is `progress` or `between_epochs`.
-
-    The tensors are the Learner's own, not copies.
-    """
-    recorder = learn.recorder
-    optimiser = learn.opt.state_dict()
-    tensors = {
-        f"model.{name}": value for name, value in get_model(learn.model).state_dict().items()
-    }
-    scalars: dict[str, dict] = {}
-    for index, values in optimiser["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimiser.{index}.{name}"] = value
-            else:
-                scalars.setdefault(str(index), {})[name] = value
-    tensors["recorder.lrs"] = torch.tensor(recorder.lrs, dtype=torch.float64)
-    tensors["recorder.losses"] = torch.stack([recorder.smooth_loss.val, *recorder.losses])[1:]
-    tensors["recorder.smooth_loss"] = recorder.smooth_loss.val
-    scaler = getattr(learn, "scaler", None)
-    values = {
-        "at": at,
-        "optimiser": {"groups": optimiser["param_groups"], "state": scalars},
+        "model": dict(get_model(learn.model).state_dict()),
+        "optimiser": learn.opt.state_dict(),
         "scaler": scaler.state_dict() if scaler else None,
-        "recorder": {
-            "iters": recorder.iters,
-            "values": [list(row) for row in recorder.values],
-            "count": recorder.smooth_loss.count,
-        },
-        "scheduled": {k: v for s in _schedulers(learn) for k, v in s.hps.items()},
+        "recorder": _recorder_state(recorder),
+        "schedules": [dict(scheduler.hps) for scheduler in _schedulers(learn)],
+        "callbacks": {cb.name: cb.state_dict() for cb in _with_state(learn)},
+        "loader": _loader_state(learn, batch),
+        "generators": _generators(),
     }
-    return State(tensors, values)
 
 
-def check_network(model: nn.Module, state: State) -> None:
+def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
+    """Put a state back, once the fit has begun and before its next epoch does.
+
+    What fastai sets anew at the beginning of the epoch's training, `Resume` puts back later.
+    """
+    get_model(learn.model).load_state_dict(state["model"])
+    _load_optimiser(learn, state["optimiser"])
+    if state["scaler"] and getattr(learn, "scaler", None):
+        learn.scaler.load_state_dict(state["scaler"])
+    _load_recorder(learn.recorder, state["recorder"])
+    for scheduler, hypers in zip(_schedulers(learn), state["schedules"], strict=True):
+        scheduler.hps = {name: list(hypers[name]) for name in scheduler.hps}
+    for cb in _with_state(learn):
+        if cb.name in state["callbacks"]:
+            cb.load_state_dict(state["callbacks"][cb.name])
+    _load_loader(learn, state["loader"])
+    _load_generators(state["generators"])
+    learn.train_iter = state["train_iter"]
+
+
+def check_network(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Raise S11Error, naming a difference, where the state is of another network."""
     kept, own = (
         {name: tuple(value.shape) for name, value in weights.items()}
-        for weights in (below("model", state.tensors), model.state_dict())
+        for weights in (state["model"], model.state_dict())
     )
     for name in sorted(kept.keys() | own.keys()):
         if kept.get(name) != own.get(name):
@@ -88,59 +87,211 @@ def check_network(model: nn.Module, state: State) -> None:
             )
 
 
-def restore(learn: S11Learner, state: State) -> None:
-    """Put the state into a Learner that is about to fit, after every callback's `before_fit`.
+class Resume(Callback):
+    """Begins the fit where a state of `SaveCheckpoints` stands; with None, at its beginning.
 
-    `restore_progress` does the rest once the resumed epoch has begun.
+    The epochs before it are passed over in silence: no other callback hears of them.
     """
-    tensors, values = state
-    get_model(learn.model).load_state_dict(below("model", tensors))
-    _restore_optimiser(learn, tensors, values["optimiser"])
-    if values["scaler"] and getattr(learn, "scaler", None):
-        learn.scaler.load_state_dict(values["scaler"])
-    recorder, kept = learn.recorder, values["recorder"]
-    recorder.lrs = tensors["recorder.lrs"].tolist()
-    recorder.losses = list(tensors["recorder.losses"].to(learn.dls.device).unbind())
-    recorder.iters, recorder.values = kept["iters"], [type(learn.cbs)(r) for r in kept["values"]]
-    recorder.smooth_loss.val = tensors["recorder.smooth_loss"].to(learn.dls.device, copy=True)
-    recorder.smooth_loss.count = kept["count"]
-    for scheduler in _schedulers(learn):
-        scheduler.hps = {name: values["scheduled"][name] for name in scheduler.hps}
-    learn.train_iter = values["at"]["train_iter"]
-    learn.start = Position(*values["at"]["position"])
+
+    order = -1000  # the first of all, so that it can keep events from the others
+
+    def __init__(self, state: Mapping[str, Any] | None) -> None:
+        self.state = state
+        self.waiting = state is not None
+        self.silenced: list[Callback] = []
+
+    def before_epoch(self) -> None:
+        if self.state is None or not self.waiting:
+            return
+        if self.epoch < self.state["epoch"]:
+            others = [cb for cb in self.learn.cbs if cb is not self and cb.run]
+            for cb in others:
+                cb.run = False
+            self.silenced += others
+            raise CancelEpochException
+        self._begin()
+
+    def before_batch(self) -> None:
+        if self.state is None or not self.training:
+            return
+        if self.epoch == self.state["epoch"] and self.state["batch"]:
+            # fastai has just set it to the epoch's beginning.
+            self.learn.pct_train = self.state["pct_train"]
+        self.state = None
+
+    def after_fit(self) -> None:
+        if self.waiting:  # no epoch was left to do
+            self._begin()
+
+    def _begin(self) -> None:
+        assert self.state is not None
+        for cb in self.silenced:
+            cb.run = True
+        self.waiting = False
+        load_state_dict(self.learn, self.state)
 
 
-def restore_progress(learn: S11Learner, at: dict) -> None:
-    """In the resumed epoch, after every callback's `before_train`: what `progress` kept."""
-    if "pct_train" in at:
-        learn.pct_train = at["pct_train"]
-        for metric, sums in zip(_accuracies(learn), at["accuracy"], strict=True):
-            metric.correct, metric.total = sums
+class SaveCheckpoints(Callback):
+    """Gives `save` the state of the fit, as `state_dict` describes it.
+
+    It does so at the beginning, when `minutes` have passed since the last time, after each epoch,
+    and when `checkpoint` is called. Weights and losses that are not finite are not saved:
+    it raises DivergedError.
+    """
+
+    order = ParamScheduler.order + 5  # after what records the batch and the epoch
+
+    def __init__(
+        self,
+        save: Callable[[dict[str, Any]], None],
+        minutes: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.write, self.minutes, self.clock = save, minutes, clock
+        self.saved: tuple[int, int] | None = None
+
+    def before_fit(self) -> None:
+        self.saved = None
+
+    def before_epoch(self) -> None:
+        if self.saved is None:
+            self.saved_at = self.clock()
+            resume = getattr(self.learn, "resume", None)
+            if resume is not None and resume.state is not None:
+                self.saved = resume.state["epoch"], resume.state["batch"]
+            else:
+                self._save(self.epoch, 0)
+
+    def after_batch(self) -> None:
+        if self.training and self.clock() - self.saved_at >= 60 * self.minutes:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Save the state after the last training batch, where the loader can begin after it."""
+        if hasattr(self.dls.train, "set_epoch"):
+            self._save(self.epoch, batches_done(self.learn))
+
+    def after_epoch(self) -> None:
+        self._save(self.epoch + 1, 0)
+
+    def _save(self, epoch: int, batch: int) -> None:
+        guard = getattr(self.learn, "stop_on_divergence", None)
+        if guard is not None:
+            guard.look()
+        if not all(value.isfinite().all() for value in get_model(self.model).state_dict().values()):
+            raise DivergedError(
+                f"the weights became infinite or NaN by step {self.train_iter}: begin again with a "
+                "lower `lr_max`"
+            )
+        if (epoch, batch) != self.saved:
+            self.write(state_dict(self.learn, epoch, batch))
+            self.saved = epoch, batch
+        self.saved_at = self.clock()
 
 
-def _restore_optimiser(learn: S11Learner, tensors: dict[str, Tensor], kept: dict) -> None:
-    parameters = [p for group in learn.opt.opt.param_groups for p in group["params"]]
-    state = {int(index): dict(values) for index, values in kept["state"].items()}
-    for name, value in below("optimiser", tensors).items():
-        index, key = name.split(".", 1)
-        own = parameters[int(index)]
-        if value.shape == own.shape:  # in the parameter's own order of memory
-            value = torch.empty_like(own, dtype=value.dtype).copy_(value)
-        state.setdefault(int(index), {})[key] = value
-    fused = learn.opt.opt.defaults["fused"]  # the kernels are the device's, not the run's
-    groups = [group | {"fused": fused} for group in kept["groups"]]
-    learn.opt.load_state_dict({"state": state, "param_groups": groups})
+# The parts of a Learner that have no `state_dict` of their own.
 
 
-def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix` and a dot, without that."""
-    cut = len(prefix) + 1
-    return {name[cut:]: t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+def _recorder_state(recorder: Recorder) -> dict[str, Any]:
+    smooth = recorder.smooth_loss
+    return {
+        "lrs": torch.tensor(recorder.lrs, dtype=torch.float64),
+        "losses": stacked(recorder.losses),
+        "iters": list(recorder.iters),
+        "values": [list(row) for row in recorder.values],
+        "smooth_loss": {"value": smooth.val, "count": smooth.count},
+    }
 
 
-def _accuracies(learn: S11Learner) -> list[Accuracy]:
-    return [metric for metric in learn.metrics if isinstance(metric, Accuracy)]
+def _load_recorder(recorder: Recorder, state: Mapping[str, Any]) -> None:
+    recorder.lrs = state["lrs"].tolist()
+    recorder.losses = list(state["losses"].unbind())
+    recorder.iters, recorder.values = list(state["iters"]), [L(row) for row in state["values"]]
+    smooth: AvgSmoothLoss = recorder.smooth_loss
+    smooth.val, smooth.count = state["smooth_loss"]["value"], state["smooth_loss"]["count"]
 
 
-def _schedulers(learn: S11Learner) -> list[ParamScheduler]:
+def stacked(values: list[Tensor]) -> Tensor:
+    """Single numbers on any devices as one tensor (n,) on the CPU, also where there are none."""
+    return torch.stack([value.detach().cpu() for value in values]) if values else torch.empty(0)
+
+
+def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
+    groups = getattr(learn.opt, "opt", learn.opt).param_groups if "param_groups" in state else []
+    if not groups:  # one of fastai's own
+        learn.opt.load_state_dict(state)
+        return
+    parameters = [p for group in groups for p in group["params"]]
+    values = {
+        index: {key: _as_lies(value, parameters[index]) for key, value in own.items()}
+        for index, own in state["state"].items()
+    }
+    kept = [
+        theirs | {key: own[key] for key in _KERNELS if key in own}
+        for theirs, own in zip(state["param_groups"], groups, strict=True)
+    ]
+    learn.opt.load_state_dict({"state": values, "param_groups": kept})
+
+
+def _as_lies(value: Any, parameter: Tensor) -> Any:
+    """The value in the parameter's own order of memory, where it has the parameter's shape."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
+    loader = learn.dls.train
+    if hasattr(loader, "set_epoch"):
+        # In evaluation the training pass is over, and counted already.
+        over = not learn.training and batch == len(loader)
+        return {"epoch": loader.epoch - over, "first_batch": batch}
+    rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
+    return {"rngs": [_listed(rng.getstate()) for rng in rngs]}
+
+
+def _load_loader(learn: Learner, state: Mapping[str, Any]) -> None:
+    if "epoch" in state:
+        learn.dls.train.set_epoch(state["epoch"], state["first_batch"])
+        return
+    rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
+    for rng, kept in zip(rngs, state["rngs"], strict=True):
+        rng.setstate(_tupled(kept))
+
+
+def _generators() -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state(legacy=True)
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": _listed(random.getstate()),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+    }
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _load_generators(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    random.setstate(_tupled(state["python"]))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _listed(state: tuple) -> list:
+    version, keys, gauss = state
+    return [version, torch.tensor(keys, dtype=torch.int64), gauss]
+
+
+def _tupled(state: list) -> tuple:
+    version, keys, gauss = state
+    return version, tuple(keys.tolist()), gauss
+
+
+def _with_state(learn: Learner) -> list[Callback]:
+    # Of the class: a callback's own lack would be filled from the Learner, and there from the model.
+    return [cb for cb in learn.cbs if hasattr(type(cb), "load_state_dict")]
+
+
+def _schedulers(learn: Learner) -> list[ParamScheduler]:
     return [cb for cb in learn.cbs if isinstance(cb, ParamScheduler)]

@@ -1,18 +1,19 @@
 """Several processes that train as one would: the same batches, steps, learning rates and metrics.
 
-fastai's own way (DistributedTrainer) repeats images so that all parts are equal, multiplies the
-batch by the number of processes, and needs CUDA.
+The processes are those that accelerate launch or torchrun has started; one alone needs neither
+accelerate nor torch.distributed. fastai's own way (DistributedTrainer) repeats images so that all
+shards are equal, multiplies the batch by the number of processes, and needs CUDA.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from fastai.callback.core import Callback
@@ -20,6 +21,7 @@ from fastai.torch_core import get_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s11_fastai.callbacks.checkpoint import batches_done
 from s11_fastai.data.loader import Share
 from s11_fastai.environment import pick_device
 from s11_fastai.errors import S11Error
@@ -27,62 +29,69 @@ from s11_fastai.errors import S11Error
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-
-# The others wait while the first one finds the bounds; where it dies, the launcher ends them.
+# The others wait while the main process finds the bounds; where it dies, the launcher ends them.
 _PATIENCE = timedelta(hours=6)
+Value = TypeVar("Value")
 
 
 class Processes:
-    """One process alone: what several would do together is nothing here."""
+    """One process alone: it is the main one, and what several would do together is nothing."""
 
-    count, index = 1, 0
+    world_size, rank = 1, 0
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that alone writes and speaks."""
-        return self.index == 0
+        return self.rank == 0
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return flag
 
-    def tell(self, value: object) -> None:
-        """In the first process: give a value to all others, each of which waits in `hear`."""
+    def from_main(self, make: Callable[[], Value]) -> Value:
+        """What `make` gives in the main process, in every process.
 
-    def hear(self) -> object:
-        """In every other process: what the first one tells, or None where it ended before."""
+        The others wait for it. Where the main process ends before it has made the value, it has
+        said why, and the others end with exit code 0.
+        """
+        return make()
 
-    @contextmanager
-    def or_tell_none(self) -> Iterator[None]:
-        """In the first process: where the block ends before `tell`, the others hear None."""
-        yield
+    def main_first(self, make: Callable[[], Value]) -> Value:
+        """What `make` gives in each process, in the others once it is done in the main one."""
+        return make()
 
-    def parallel(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """The network with its gradients averaged over the processes at every backward pass."""
         return model
 
-    def joined(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
-        """The parts that the processes hold, one after the other; `sizes` are all their lengths."""
-        return part
+    def gather(self, shard: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The shards of all processes, one after the other; `sizes` are all their lengths."""
+        return shard
 
-    def leave(self) -> None:
-        """Do nothing together any more; all processes leave at the same time."""
+    def close(self) -> None:
+        """End what the processes do together; all of them call it at the same place."""
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Launched(Processes):
     """One of several processes.
 
-    They meet when they first do something together. Until then fastai must not notice the others:
-    in a range test, which the first process does alone, it would wait for all of them.
+    Where the main process ends before it has said what the others wait for, it tells them to end.
     """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self.count, self.index = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-        self._told = False
+        self.world_size, self.rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+        # Whether the others wait for a word of the main process, and whether all have parted.
+        self.waiting, self.closed = True, False
         if find_spec("accelerate") is None:
             raise S11Error('several processes need accelerate: pip install -e ".[distributed]"')
 
@@ -102,46 +111,50 @@ class Launched(Processes):
             self._engine.set_trigger()
         return self._engine.check_trigger()
 
-    def tell(self, value: object) -> None:
-        self._told = True
-        self._broadcast(value)
+    def from_main(self, make: Callable[[], Value]) -> Value:
+        told = self._broadcast([make()] if self.is_main else None)
+        if told is None:
+            self.close()
+            raise SystemExit(0)
+        return told[0]
 
-    def hear(self) -> object:
-        return self._broadcast(None)
+    def main_first(self, make: Callable[[], Value]) -> Value:
+        own = make() if self.is_main else None
+        self.from_main(lambda: None)
+        return own if own is not None else make()
 
-    def _broadcast(self, value: object) -> object:
+    def _broadcast(self, value: list | None) -> list | None:
         from accelerate.utils import broadcast_object_list
 
         _ = self._engine
         return broadcast_object_list([value])[0]
 
-    @contextmanager
-    def or_tell_none(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            if not self._told:
-                with suppress(RuntimeError):  # the others may be gone; why it ends is elsewhere
-                    self.tell(None)
-                    self.leave()
-
-    def parallel(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
+        self.waiting = False
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return self._engine.prepare_model(model)
 
-    def joined(self, part: Tensor, sizes: Sequence[int]) -> Tensor:
+    def gather(self, shard: Tensor, sizes: Sequence[int]) -> Tensor:
         most = max(sizes)
-        padding = [0, 0] * (part.ndim - 1) + [0, most - len(part)]
-        parts = self._engine.gather(F.pad(part, padding)).split(most)
-        return torch.cat([each[:size] for each, size in zip(parts, sizes, strict=True)])
+        padding = [0, 0] * (shard.ndim - 1) + [0, most - len(shard)]
+        shards = self._engine.gather(F.pad(shard, padding)).split(most)
+        return torch.cat([each[:size] for each, size in zip(shards, sizes, strict=True)])
 
-    def leave(self) -> None:
-        self._engine.end_training()
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._engine.end_training()
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_main and self.waiting:
+            with suppress(RuntimeError):  # the others may be gone; why it ends is said elsewhere
+                self._broadcast(None)
+                self.close()
 
 
 def join_processes(device: str | None) -> Processes:
-    """This process among those of its run; `device` is the flag, and on CUDA each has its own GPU.
+    """This process among those of its run; on CUDA each has its own GPU.
 
     Raises S11Error where accelerate is missing, the launcher's variables are incomplete, or there
     are fewer GPUs than processes.
@@ -156,7 +169,7 @@ def join_processes(device: str | None) -> Processes:
         )
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind not in ("cpu", "cuda"):
-        raise S11Error(f"--device {kind} is for one process: give cpu or cuda, or leave it out")
+        raise S11Error(f"`device` {kind} is for one process: give cpu or cuda, or leave it out")
     if kind == "cpu":
         return Launched(pick_device(kind))
     local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -166,22 +179,22 @@ def join_processes(device: str | None) -> Processes:
     return Launched(pick_device(f"cuda:{local}"))
 
 
-def check_shares(n_images: int, bs: int, count: int) -> None:
+def check_shards(n_images: int, bs: int, world_size: int) -> None:
     """Raise S11Error where a training batch has fewer images than there are processes."""
     smallest = n_images % bs or bs
-    if smallest < count:
+    if smallest < world_size:
         raise S11Error(
-            f"{count} processes cannot share a batch of {smallest}, the smallest that --bs {bs} "
-            f"makes of {n_images:,} images: start fewer processes or choose another --bs"
+            f"{world_size} processes cannot share a batch of {smallest}, the smallest that `bs` "
+            f"{bs} makes of {n_images:,} images: start fewer processes or choose another `bs`"
         )
 
 
-class TrainTogether(Callback):
-    """Each process takes its share of every batch; all of them see what became of the whole.
+class ShardBatches(Callback):
+    """Each process takes its shard of every batch; all of them see what became of the whole.
 
-    Gradients are those of the mean loss over the whole batch, however unequal the shares are.
-    Batch normalisation in training uses each process's own share, or on GPUs the whole batch;
-    running statistics are the first process's.
+    Gradients are those of the mean loss over the whole batch, however unequal the shards are.
+    Batch normalisation in training uses each process's own shard, or on GPUs the whole batch;
+    running statistics are the main process's.
     """
 
     order = 1  # after the network is on its device and in its order of memory
@@ -190,33 +203,34 @@ class TrainTogether(Callback):
         self.processes = processes
 
     def before_fit(self) -> None:
-        self.learn.model = self.processes.parallel(self.model)
-        self._share(Share(self.processes.index, self.processes.count))
+        self.learn.model = self.processes.wrap(self.model)
+        self._shard(Share(self.processes.rank, self.processes.world_size))
 
     def before_batch(self) -> None:
-        whole = min(self.dl.bs, self.dl.n - self.iter * self.dl.bs)
-        self.sizes = Share.sizes(whole, self.processes.count)
+        done = batches_done(self.learn) if self.training else self.iter
+        whole = min(self.dl.bs, self.dl.n - done * self.dl.bs)
+        self.sizes = Share.sizes(whole, self.processes.world_size)
 
     def before_backward(self) -> None:
         # The engine takes the mean of the processes' gradients, each of which is a mean itself.
         self.learn.loss_grad = self.loss_grad * (
-            len(self.y) * self.processes.count / sum(self.sizes)
+            len(self.y) * self.processes.world_size / sum(self.sizes)
         )
 
     def after_batch(self) -> None:
         """Let whatever records or measures the batch see what one process would."""
-        self.learn.pred, y = (self._joined(tensor.detach()) for tensor in (self.pred, self.y))
+        self.learn.pred, y = (self._gathered(tensor.detach()) for tensor in (self.pred, self.y))
         self.learn.yb = (y,)
         with torch.no_grad():
             self.learn.loss = self.loss_func(self.pred, y)
 
     def after_fit(self) -> None:
         self.learn.model = get_model(self.model)
-        self._share(Share())
+        self._shard(Share())
 
-    def _joined(self, part: Tensor) -> Tensor:
-        return self.processes.joined(part.as_subclass(Tensor), self.sizes)
+    def _gathered(self, shard: Tensor) -> Tensor:
+        return self.processes.gather(shard.as_subclass(Tensor), self.sizes)
 
-    def _share(self, share: Share) -> None:
+    def _shard(self, shard: Share) -> None:
         for loader in self.dls.loaders:
-            loader.share = share
+            loader.share = shard

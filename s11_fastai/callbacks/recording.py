@@ -1,65 +1,116 @@
-"""From training to the run folder: what each step and each epoch gave, and checkpoints."""
+"""What each step and each epoch of a fit gave, as plain rows."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from fastai.callback.core import Callback
-from fastai.torch_core import get_model
+from fastai.learner import Recorder
+from torch import Tensor
 
-from s11_fastai.callbacks.checkpoint import between_epochs, capture, progress
-from s11_fastai.callbacks.stopping import StopWhenDiverged
-from s11_fastai.errors import DivergedError, S11Error
-from s11_fastai.report.page import write_report
-from s11_fastai.runs.run import EpochRow, RunFolder, StepRow
+# What is known of an epoch at its beginning.
+_NOTHING: Mapping[str, Any] = {"seconds": 0.0, "batches": (), "right": 0, "seen": 0}
 
 
-class RecordRun(Callback):
-    """Writes each epoch into the run folder as soon as it is over.
+class EpochRow(NamedTuple):
+    """One row of `history.csv`: losses in nats, accuracies as fractions, the epoch's last lr."""
 
-    `so_far` holds what is known of the epoch that goes on: the seconds it took, and lr, momentum,
-    loss and size of each batch.
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    valid_loss: float
+    valid_accuracy: float
+    lr: float
+    seconds: float
+
+
+class StepRow(NamedTuple):
+    """One row of `steps.csv`; steps count from 0, the loss is the batch's own."""
+
+    step: int
+    lr: float
+    momentum: float
+    loss: float
+
+
+def best_of(history: Sequence[EpochRow]) -> EpochRow | None:
+    """The epoch with the highest accuracy on the evaluated images, of equals the earliest."""
+    return max(history, key=lambda row: row.valid_accuracy, default=None)
+
+
+class RecordEpochs(Callback):
+    """Keeps a row of every epoch and of every step in `history` and `steps`.
+
+    It calls `on_epoch` as soon as an epoch is over. The training accuracy is that of the batches
+    as they were trained on. Where the Learner has no metric called "accuracy", or its targets are
+    no classes, accuracies are NaN.
     """
 
-    order = 55  # after fastai's Recorder, whose metrics it takes
+    order = Recorder.order + 5  # it takes the recorder's metrics
 
-    def __init__(self, run: RunFolder) -> None:
-        self.run, self.resumed = run, run.saved.so_far if run.saved else None
+    def __init__(self, on_epoch: Callable[[], None] = lambda: None) -> None:
+        self.on_epoch = on_epoch
+        self.history: list[EpochRow] = []
+        self.steps: list[StepRow] = []
+        self.begun: Mapping[str, Any] | None = None
+        self._begin_epoch(_NOTHING)
 
     def before_epoch(self) -> None:
-        begun = self.resumed or {"seconds": 0.0, "batches": []}
-        self.resumed = None
-        self.started = time.perf_counter() - begun["seconds"]
-        self.batches = list(begun["batches"])
-        self.losses: list[torch.Tensor] = []  # of the last batches, which still lack theirs
+        self._begin_epoch(self.begun or _NOTHING)
+        self.begun = None
 
     def after_batch(self) -> None:
-        if self.training:
-            hypers = self.opt.hypers[-1]
-            self.batches.append([hypers["lr"], hypers["mom"], None, len(self.y)])
-            self.losses.append(self.learn.loss.detach())
+        if not self.training:
+            return
+        hypers = self.opt.hypers[-1]
+        self.batches.append([hypers["lr"], hypers.get("mom", 0.0), None, len(self.y)])
+        self.losses.append(self.learn.loss.detach())
+        if self.pred.ndim == 2 and self.y.ndim == 1:
+            self.right = self.right + (self.pred.argmax(dim=-1) == self.y).sum()
+            self.seen += len(self.y)
 
     def after_epoch(self) -> None:
         metrics = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1], strict=False))
-        so_far = self.so_far()
-        lrs, momenta, losses, sizes = zip(*so_far["batches"], strict=True)
-        row = EpochRow(
-            epoch=self.epoch + 1,
-            train_loss=sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / sum(sizes),
-            train_accuracy=metrics["train_accuracy"],
-            valid_loss=metrics["valid_loss"],
-            valid_accuracy=metrics["valid_accuracy"],
-            lr=lrs[-1],
-            seconds=so_far["seconds"],
+        epoch = self._epoch_state()
+        lrs, momenta, losses, sizes = zip(*epoch["batches"], strict=True)
+        first = len(self.steps)
+        rows = enumerate(zip(lrs, momenta, losses, strict=True), first)
+        self.steps += [StepRow(i, *values) for i, values in rows]
+        self.history.append(
+            EpochRow(
+                epoch=self.epoch + 1,
+                train_loss=sum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes),
+                train_accuracy=epoch["right"] / epoch["seen"] if epoch["seen"] else float("nan"),
+                valid_loss=metrics.get("valid_loss", float("nan")),
+                valid_accuracy=metrics.get("accuracy", float("nan")),
+                lr=lrs[-1],
+                seconds=epoch["seconds"],
+            )
         )
-        first = len(self.run.steps)
-        steps = [
-            StepRow(first + i, *v) for i, v in enumerate(zip(lrs, momenta, losses, strict=True))
-        ]
-        self.run.add_epoch(row, steps, get_model(self.model))
+        self._begin_epoch(_NOTHING)
+        self.on_epoch()
 
-    def so_far(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
+        """All rows so far, and what is known of the epoch that goes on."""
+        return {
+            "history": self.history,
+            "steps": torch.tensor(self.steps, dtype=torch.float64),
+            "epoch": self._epoch_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.history = [EpochRow(*row) for row in state["history"]]
+        self.steps = [StepRow(int(step), *row) for step, *row in state["steps"].tolist()]
+        self.begun = state["epoch"]
+
+    def _begin_epoch(self, state: Mapping[str, Any]) -> None:
+        self.started = time.perf_counter() - state["seconds"]
+        self.batches = [list(batch) for batch in state["batches"]]
+        self.right, self.seen = state["right"], state["seen"]
+        self.losses: list[Tensor] = []  # of the last batches, whose rows still lack theirs
+
+    def _epoch_state(self) -> dict[str, Any]:
         """Plain values; the losses are fetched from the device here, all at once."""
         if self.losses:
             values = torch.stack(self.losses).tolist()
@@ -69,81 +120,6 @@ class RecordRun(Callback):
         return {
             "seconds": time.perf_counter() - self.started,
             "batches": [list(batch) for batch in self.batches],
+            "right": int(self.right),
+            "seen": self.seen,
         }
-
-
-class KeepPage(Callback):
-    """Writes the page when the fit begins and after each epoch."""
-
-    order = 67  # after the checkpoint, from which the run would go on
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-
-    def before_fit(self) -> None:
-        self.run.check_there()
-        write_report(self.run.path, "running")
-
-    after_epoch = before_fit
-
-
-@contextmanager
-def page_of_the_end(run: RunFolder) -> Iterator[None]:
-    """However the run ends inside, its page does not go on saying that it runs."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError, S11Error):
-            run.check_there()
-            write_report(run.path, "stopped")
-        raise
-
-
-class KeepCheckpoints(Callback):
-    """Writes checkpoints of the fit.
-
-    One is written at the beginning, when `minutes` have passed since the last one, after each
-    epoch, and when `keep` is called.
-    """
-
-    order = 65  # after RecordRun
-
-    def __init__(
-        self, run: RunFolder, record: RecordRun, guard: StopWhenDiverged, minutes: float
-    ) -> None:
-        self.run, self.record, self.guard, self.minutes = run, record, guard, minutes
-
-    def before_fit(self) -> None:
-        self.written = list(self.learn.start) if self.run.saved else None
-        if self.written:
-            self.when = time.monotonic()
-        else:
-            self._write(between_epochs(self.learn, 0), {})
-
-    def after_batch(self) -> None:
-        if time.monotonic() - self.when >= 60 * self.minutes:
-            self.keep()
-
-    def keep(self) -> None:
-        """Write a checkpoint of the batch that is over."""
-        # In evaluation the network stays as training left it; evaluating begins again.
-        at = progress(self.learn, self.iter + 1) if self.training else self.trained
-        self._write(at, self.record.so_far())
-
-    def after_train(self) -> None:
-        self.trained = progress(self.learn, self.n_iter)
-
-    def after_epoch(self) -> None:
-        self._write(between_epochs(self.learn, self.epoch + 1), {})
-
-    def _write(self, at: dict, so_far: dict) -> None:
-        self.guard.look()
-        if not all(value.isfinite().all() for value in get_model(self.model).state_dict().values()):
-            raise DivergedError(
-                f"the weights became infinite or NaN by step {self.train_iter}: begin again with a "
-                f"lower --lr-max; the last good checkpoint is in {self.run.checkpoints.path}"
-            )
-        if at["position"] != self.written:
-            self.run.write_checkpoint(capture(self.learn, at), so_far)
-            self.written = at["position"]
-        self.when = time.monotonic()

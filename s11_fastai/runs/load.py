@@ -8,16 +8,15 @@ import torch
 from fastcore.foundation import L
 from torch import Tensor
 
-from s11_fastai.callbacks.checkpoint import below
 from s11_fastai.data.dls import get_dls
 from s11_fastai.environment import pick_device
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner, s11_learner
 from s11_fastai.model import S11ResNet
-from s11_fastai.runs.checkpoints import CheckpointFolder
+from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import Records, read_records
 from s11_fastai.sources import load_images
-from s11_fastai.storage import Damaged, read_sealed
+from s11_fastai.storage import Damaged, read_tensors
 
 
 def load_run(
@@ -39,23 +38,23 @@ def load_run(
         raise S11Error(f'weights= must be "final" or "best", not {weights!r}')
     records = read_records(Path(path))
     state = _weights(records, weights)
-    config = records.config
-    images = load_images(config["data"] if data is None else data)
+    settings = records.settings
+    images = load_images(settings.data if data is None else data)
     expected = records.env.get("data_fingerprint")
     if expected not in (None, images.fingerprint):
         raise S11Error(
             f"the images' fingerprint {images.fingerprint[:12]} differs from the run's "
             f"{str(expected)[:12]}: give data= a copy of the images that the run was made with"
         )
-    if config["holdout"]:
-        images = images.hold_out(config["holdout"])
-    dls = get_dls(images, config["bs"], seed=config["seed"], device=pick_device(device))
-    model = S11ResNet(dls.c, config["width"], config["logit_scale"])
+    if settings.holdout:
+        images = images.hold_out(settings.holdout)
+    dls = get_dls(images, settings.bs, seed=settings.seed, device=pick_device(device))
+    model = S11ResNet(dls.c, settings.width, settings.logit_scale)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise S11Error(
-            f"{path} has weights of another network than width {config['width']} and {dls.c} "
+            f"{path} has weights of another network than width {settings.width} and {dls.c} "
             "classes make: its files do not belong together"
         ) from error
     # As it was trained: the other order of memory gives other last digits.
@@ -63,10 +62,10 @@ def load_run(
     learn = s11_learner(
         dls,
         model,
-        momentum=config["momentum"],
-        wd=config["wd"],
-        label_smoothing=config["label_smoothing"],
-        precision=config["precision"],
+        momentum=settings.momentum,
+        wd=settings.wd,
+        label_smoothing=settings.label_smoothing,
+        precision=settings.precision,
     )
     _fill_recorder(learn, records)
     return learn
@@ -77,17 +76,17 @@ def _weights(records: Records, which: str) -> dict[str, Tensor]:
     path = records.path / name
     try:
         if path.exists():
-            return {key: value.clone() for key, value in read_sealed(path)[0].items()}
-        found = None if which == "best" else CheckpointFolder(records.path / "checkpoint").newest()
+            return {key: value.clone() for key, value in read_tensors(path)[0].items()}
+        found = None if which == "best" else Checkpoints(records.path / "checkpoint").newest()
     except Damaged as error:
         raise S11Error(
-            f"{records.path}: {error}; --resume makes it again where the run has a checkpoint"
+            f"{records.path}: {error}; resuming the run makes it again where there is a checkpoint"
         ) from error
     if not found:
         raise S11Error(
-            f"{records.path} has no {which} weights yet: let the run go on with --resume"
+            f"{records.path} has no {which} weights yet: let the run go on with `resume`"
         )
-    return below("learner.model", found[0])
+    return found["learner"]["model"]
 
 
 def _fill_recorder(learn: S11Learner, records: Records) -> None:
@@ -105,4 +104,4 @@ def _fill_recorder(learn: S11Learner, records: Records) -> None:
         end = row.epoch * per_epoch
         recorder.iters.append(end)
         smoothed = recorder.losses[end - 1].item()
-        recorder.values.append(L(smoothed, row.train_accuracy, row.valid_loss, row.valid_accuracy))
+        recorder.values.append(L(smoothed, row.valid_loss, row.valid_accuracy))

@@ -6,67 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from s11_fastai.callbacks.recording import EpochRow, StepRow, best_of
 from s11_fastai.errors import S11Error
 from s11_fastai.lr_bounds import LRBounds
-from s11_fastai.runs.lock import holds_run
-from s11_fastai.runs.settings import read_config
-
-
-class EpochRow(NamedTuple):
-    """One row of `history.csv`: losses in nats, accuracies as fractions, the epoch's last lr."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    valid_loss: float
-    valid_accuracy: float
-    lr: float
-    seconds: float
-
-
-class StepRow(NamedTuple):
-    """One row of `steps.csv`; steps count from 0, the loss is the batch's own."""
-
-    step: int
-    lr: float
-    momentum: float
-    loss: float
-
-
-Row = TypeVar("Row", EpochRow, StepRow)
-
-
-def best_of(history: Sequence[EpochRow]) -> EpochRow | None:
-    """The epoch with the highest accuracy on the evaluated images, of equals the earliest."""
-    return max(history, key=lambda row: row.valid_accuracy, default=None)
-
-
-def to_csv(kind: type[Row], rows: Sequence[Row]) -> str:
-    """A header and the rows, with every digit."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(kind._fields)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def from_csv(kind: type[Row], path: Path) -> list[Row]:
-    """The rows in a file, none where there is no file; raises S11Error where it is damaged."""
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline="") as file:
-            header, *rows = csv.reader(file)
-            if tuple(header) != kind._fields:
-                raise ValueError(f"its header is {header}")
-            return [kind(int(first), *map(float, rest)) for first, *rest in rows]
-    except (ValueError, TypeError, csv.Error) as error:
-        raise S11Error(
-            f"{path} is damaged ({error}): --resume writes it again where the run has a checkpoint"
-        ) from error
-
+from s11_fastai.runs.settings import Settings, read_config
 
 _RESULTS = {
     "params": int,
@@ -86,12 +31,17 @@ class Records:
     """
 
     path: Path
-    config: dict
+    settings: Settings
     env: dict
     bounds: LRBounds | None
     history: list[EpochRow]
     steps: list[StepRow]
     results: dict | None
+
+    @property
+    def config(self) -> dict:
+        """The settings as plain values."""
+        return self.settings.as_dict()
 
     @property
     def data(self) -> str:
@@ -100,7 +50,7 @@ class Records:
 
     @property
     def evaluated_on(self) -> str:
-        return "held-out" if self.config["holdout"] else "test"
+        return "held-out" if self.settings.holdout else "test"
 
     @property
     def best(self) -> EpochRow | None:
@@ -119,13 +69,18 @@ class Records:
         return images * len(self.history) / seconds if images and seconds else None
 
 
+def holds_run(path: Path) -> bool:
+    """Whether a run has begun in the folder."""
+    return (path / "config.json").exists()
+
+
 def read_records(path: Path) -> Records:
     """The records in a run folder; raises S11Error for a folder that holds no run, or a damaged."""
     if not holds_run(path):
         raise S11Error(f"{path} holds no run: give a folder that experiments/run.py has made")
     return Records(
         path=path,
-        config=read_config(path),
+        settings=read_config(path),
         env=readable(path / "env.json"),
         bounds=read_bounds(path),
         history=from_csv(EpochRow, path / "history.csv"),
@@ -159,3 +114,32 @@ def read_bounds(path: Path) -> LRBounds | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return LRBounds(low, high, lrs, losses) if 0 < low < high and len(lrs) == len(losses) else None
+
+
+Row = TypeVar("Row", EpochRow, StepRow)
+
+
+def to_csv(kind: type[Row], rows: Sequence[Row]) -> str:
+    """A header and the rows, with every digit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(kind._fields)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def from_csv(kind: type[Row], path: Path) -> list[Row]:
+    """The rows in a file, none where there is no file; raises S11Error where it is damaged."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+            if tuple(header) != kind._fields:
+                raise ValueError(f"its header is {header}")
+            return [kind(int(first), *map(float, rest)) for first, *rest in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise S11Error(
+            f"{path} is damaged ({error}): resuming the run writes it again where there is a "
+            "checkpoint"
+        ) from error

@@ -1,219 +1,301 @@
-"""The run folder: what is written where, and when."""
+"""A run: training with its records, checkpoints and weights in a folder."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
-from torch import nn
+from fastai.callback.core import Callback
+from fastai.torch_core import get_model
 
-from s11_fastai.callbacks.checkpoint import State, below, check_network
+from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints, check_network
+from s11_fastai.callbacks.distributed import Processes, ShardBatches, check_shards
+from s11_fastai.callbacks.progress import EpochTable, StepBar, TimeEstimate, say, summary
+from s11_fastai.callbacks.recording import EpochRow, RecordEpochs, StepRow, best_of
+from s11_fastai.callbacks.stopping import StopOnDivergence, StopOnSignal
+from s11_fastai.environment import environment
 from s11_fastai.errors import S11Error
-from s11_fastai.lr_bounds import LRBounds
-from s11_fastai.runs.checkpoints import CheckpointFolder
-from s11_fastai.runs.lock import check_free, holds_run, lock_of
-from s11_fastai.runs.records import EpochRow, StepRow, best_of, read_bounds, readable, to_csv
-from s11_fastai.runs.settings import differences, read_config
-from s11_fastai.storage import write_atomically, write_sealed
+from s11_fastai.learner import S11Learner, n_parameters
+from s11_fastai.lr_bounds import RANGE_TEST_STEPS, LRBounds
+from s11_fastai.runs.checkpoints import Checkpoints
+from s11_fastai.runs.lock import RunFolder
+from s11_fastai.runs.records import Records, read_bounds, readable, to_csv
+from s11_fastai.runs.settings import Settings, read_config
+from s11_fastai.signals import StopSignals
+from s11_fastai.sources import ImageSet
 
 
-class Saved(NamedTuple):
-    """Where a run goes on: the Learner's state, and what was recorded of the epoch so far."""
+def start_run(
+    folder: RunFolder,
+    settings: Settings,
+    learn: S11Learner,
+    images: ImageSet,
+    processes: Processes,
+    signals: StopSignals,
+    checkpoint_minutes: float = 2.0,
+) -> Follower:
+    """Begin the run in its folder, or go on from its newest checkpoint, and say so.
 
-    learner: State
-    so_far: dict
-
-
-class RunFolder:
-    """The files of one run. Every file is written whole or not at all.
-
-    `config` is the run's settings, `env` what it runs on; `saved` is set where it goes on. It is
-    made while the folder is `locked`.
+    `learn` is the Learner that the settings describe, with fresh weights. Processes other than
+    the main one follow it. Raises S11Error where the folder holds a run of other settings, images
+    or network, or where a batch has fewer images than there are processes.
     """
+    if not processes.is_main:
+        return Follower(settings, learn, processes, signals)
+    check_shards(len(images.train.labels), settings.bs, processes.world_size)
+    env = environment(processes.device, learn.precision, processes.world_size) | images.facts()
+    steps = settings.epochs * len(learn.dls.train)
+    say(
+        f"{learn.describe()}, {steps:,} steps of {settings.bs} images in {learn.precision} on "
+        f"{env['device_name']}"
+    )
+    run = Run(folder, settings, learn, images, env, processes, signals, checkpoint_minutes)
+    for line in run.begin_or_resume():
+        say(line)
+    return run
 
-    def __init__(self, path: Path, config: Mapping, env: Mapping) -> None:
-        self.path, self.config, self.env = path, dict(config), dict(env)
+
+class Follower:
+    """A run as every process but the main one sees it: training, and nothing else."""
+
+    def __init__(
+        self, settings: Settings, learn: S11Learner, processes: Processes, signals: StopSignals
+    ) -> None:
+        self.settings, self.learn = settings, learn
+        self.processes, self.signals = processes, signals
+        self.state: dict[str, Any] | None = None
+
+    def bounds_from(self, find: Callable[[], LRBounds]) -> LRBounds:
+        """The bounds of the run: those that it has, or what `find` gives in the main process.
+
+        From here on a signal stops all processes at the same batch.
+        """
+        self.signals.be_patient()
+        bounds, self.state = self.processes.from_main(lambda: self._bounds(find))
+        return bounds
+
+    def callbacks(self) -> list[Callback]:
+        """What the fit of the run needs, in every process."""
+        together = [ShardBatches(self.processes)] if self.processes.world_size > 1 else []
+        stop = StopOnSignal(self.signals, self.processes)
+        return [*together, Resume(self.state), StopOnDivergence(), stop]
+
+    def finish(self, draw: Callable[[Records], None] = lambda _: None) -> None:
+        """End training; where a signal ended it before its end, raise Stopped."""
+        self.processes.close()
+        self.signals.raise_if_asked()
+
+    def _bounds(self, find: Callable[[], LRBounds]) -> tuple[LRBounds, dict[str, Any] | None]:
+        raise AssertionError("the main process has the bounds")
+
+
+class Run(Follower):
+    """A run in its folder, in the main process."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: Settings,
+        learn: S11Learner,
+        images: ImageSet,
+        env: Mapping[str, Any],
+        processes: Processes,
+        signals: StopSignals,
+        checkpoint_minutes: float,
+    ) -> None:
+        super().__init__(settings, learn, processes, signals)
+        self.folder, self.images, self.env = folder, images, dict(env)
         self.bounds: LRBounds | None = None
-        self.history: list[EpochRow] = []
-        self.steps: list[StepRow] = []
         self.best_weights: dict[str, torch.Tensor] = {}
-        self.checkpoints = CheckpointFolder(path / "checkpoint")
-        self.saved: Saved | None = None
-        self._lock = lock_of(path)
+        self.record = RecordEpochs(self._write_epoch)
+        self.saver = SaveCheckpoints(self._write_checkpoint, checkpoint_minutes)
+        self.checkpoints = Checkpoints(folder.path / "checkpoint")
 
-    def write_config(self) -> None:
-        """Write what the run is, and on what it runs."""
-        write_atomically(self.path / "config.json", _json(self.config))
-        self.write_json("env.json", self.env)
+    # Beginning, or going on.
 
-    @contextmanager
-    def taken_back_on_error(self) -> Iterator[None]:
-        """Take back what `write_config` wrote where an S11Error shows that there can be no run."""
-        try:
-            yield
-        except S11Error:
-            for name in ("env.json", "config.json"):
-                (self.path / name).unlink(missing_ok=True)
-            raise
+    def begin_or_resume(self) -> list[str]:
+        """Write what the run is, or be where its newest checkpoint is; lines for a person."""
+        if not self.folder.begun:
+            self._write_config()
+            return []
+        path = self.folder.path
+        wrong = read_config(path).differences(self.settings)
+        state = self.checkpoints.newest()
+        if state is None:
+            self._refuse(wrong + self._other_images(readable(path / "env.json")))
+            if (path / "history.csv").exists():
+                raise S11Error(f"{path} has lost its checkpoints: choose another folder")
+            self._write_config()
+            self.bounds = read_bounds(path)
+            return []
+        before, own = state["env"], Settings.from_dict(state["settings"])
+        wrong += [word for word in own.differences(self.settings) if word not in wrong]
+        self._refuse(wrong + self._other_images(before))
+        check_network(self.learn.model, state["learner"])
+        self._load_state_dict(state)
+        changed = self._note_changes(before)
+        self._write_config()
+        skipped = [f"{word}; going on from the checkpoint before it" for word in self.damaged]
+        return [*skipped, *changed, f"going on after {self.steps_done:,} steps"]
+
+    @property
+    def damaged(self) -> list[str]:
+        """A word on each checkpoint that was passed over."""
+        return self.checkpoints.damaged
 
     @property
     def steps_done(self) -> int:
         """The training steps behind the run where it goes on."""
-        return self.saved.learner.values["at"]["train_iter"] if self.saved else 0
+        return self.state["train_iter"] if self.state else 0
 
-    @property
-    def best(self) -> EpochRow | None:
-        return best_of(self.history)
+    def _bounds(self, find: Callable[[], LRBounds]) -> tuple[LRBounds, dict[str, Any] | None]:
+        given = self.settings.lr_min and self.settings.lr_max
+        steps, evaluations = (self.settings.epochs * len(dl) for dl in self.learn.dls.loaders)
+        left = 1 - self.steps_done / steps
+        to_find = 0 if self.bounds or given else RANGE_TEST_STEPS
+        device = self.learn.dls.device
+        self.estimate = TimeEstimate(to_find + left * steps, left * evaluations, device)
+        if self.bounds is None:
+            bar = StepBar("range test", RANGE_TEST_STEPS)
+            try:
+                with self.learn.added_cbs([bar, self.estimate]):
+                    self.bounds = find()
+            except S11Error:  # there can be no run: take back what begins one
+                for name in ("env.json", "config.json"):
+                    (self.folder.path / name).unlink(missing_ok=True)
+                raise
+            self.folder.write_json("lr_bounds.json", asdict(self.bounds))
+        say(f"lr from {self.bounds.lr_min:.3g} up to {self.bounds.lr_max:.3g} and back")
+        return self.bounds, self.state
 
-    def write_json(self, name: str, value: Mapping) -> None:
-        self._write(name, _json(value))
+    def callbacks(self) -> list[Callback]:
+        """What the fit of the run needs: it records, saves, shows, guards and stops it."""
+        steps = self.settings.epochs * len(self.learn.dls.train)
+        table, bar = EpochTable(self.images.evaluated_on), StepBar("training", steps)
+        return [*super().callbacks(), self.record, table, self.saver, bar, self.estimate]
 
-    def write_bounds(self, bounds: LRBounds) -> None:
-        self.bounds = bounds
-        self.write_json("lr_bounds.json", asdict(bounds))
+    # The end.
 
-    def write_weights(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
-        """A state dict as safetensors: nothing but names, shapes and numbers."""
-        self.check_there()
-        write_sealed(self.path / name, weights)
+    def finish(self, draw: Callable[[Records], None] = lambda _: None) -> None:
+        """Write the final weights, let `draw` make the pictures, and `results.json` last of all.
 
-    def add_epoch(self, row: EpochRow, steps: Sequence[StepRow], model: torch.nn.Module) -> None:
-        """Take in a finished epoch, and its weights where it is the best so far."""
-        self.history.append(row)
-        self.steps += steps
-        if self.best is row:
-            self.best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-            self.write_weights("best.safetensors", self.best_weights)
-        self._write_rows()
+        Where a signal ended training before its end, raise Stopped.
+        """
+        super().finish()
+        self.folder.write_tensors("model.safetensors", self.learn.model.state_dict())
+        records = self.records()
+        draw(records)
+        self.folder.write_json("results.json", records.results)
+        say(f"{summary(records.results)}\neverything is in {self.folder.path}")
 
-    def write_checkpoint(self, learner: State, so_far: Mapping) -> None:
-        """Keep all that the run needs to go on from here, its records included."""
-        self.check_there()
-        tensors = {f"learner.{name}": value for name, value in learner.tensors.items()}
-        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
-        tensors["steps"] = torch.tensor(self.steps, dtype=torch.float64)
-        values = {
-            "config": self.config,
-            "env": self.env,
-            "bounds": asdict(self.bounds),
-            "history": self.history,
-            "learner": learner.values,
-            "so_far": so_far,
-        }
-        self.checkpoints.write(*learner.values["at"]["position"], tensors, values)
-
-    def take_up(self, tensors: dict[str, torch.Tensor], values: Mapping) -> None:
-        """Be where the checkpoint is, the records on disk included."""
-        self.saved = Saved(State(below("learner", tensors), values["learner"]), values["so_far"])
-        self.history = [EpochRow(*row) for row in values["history"]]
-        self.steps = [StepRow(int(step), *row) for step, *row in tensors["steps"].tolist()]
-        self.best_weights = below("best", tensors)
-        bounds = values["bounds"]
-        self.write_bounds(
-            LRBounds(**bounds | {name: tuple(bounds[name]) for name in ("lrs", "losses")})
+    def records(self) -> Records:
+        """What the run has recorded so far; with results once its last epoch is over."""
+        history = self.record.history
+        records = Records(
+            path=self.folder.path,
+            settings=self.settings,
+            env=self.env,
+            bounds=self.bounds,
+            history=list(history),
+            steps=list(self.record.steps),
+            results=None,
         )
-        if self.history:
-            self.write_weights("best.safetensors", self.best_weights)
-            self._write_rows()
+        over = len(history) == self.settings.epochs
+        return replace(records, results=self._results(history)) if over else records
 
-    def results(self, n_parameters: int, evaluated_on: str) -> dict:
-        """What came out, for `results.json`; accuracies are fractions."""
+    def _results(self, history: list[EpochRow]) -> dict[str, Any]:
+        best, bounds = best_of(history), self.bounds
+        assert best is not None
+        assert bounds is not None
         return {
-            "params": n_parameters,
-            "epochs": len(self.history),
-            "final_accuracy": self.history[-1].valid_accuracy,
-            "best_accuracy": self.best.valid_accuracy,
-            "best_epoch": self.best.epoch,
-            "lr_min": self.bounds.lr_min,
-            "lr_max": self.bounds.lr_max,
-            "seed": self.config["seed"],
+            "params": n_parameters(self.learn.model),
+            "epochs": len(history),
+            "final_accuracy": history[-1].valid_accuracy,
+            "best_accuracy": best.valid_accuracy,
+            "best_epoch": best.epoch,
+            "lr_min": bounds.lr_min,
+            "lr_max": bounds.lr_max,
+            "seed": self.settings.seed,
             "data": self.env["data"],
-            "evaluated_on": evaluated_on,
+            "evaluated_on": self.images.evaluated_on,
         }
 
-    def finish(self, results: Mapping) -> None:
-        """Write `results.json`, the last file of all: a run that has it is finished."""
-        self.write_json("results.json", results)
+    # What is written while it goes on.
 
-    def _write_rows(self) -> None:
-        self._write("history.csv", to_csv(EpochRow, self.history))
-        self._write("steps.csv", to_csv(StepRow, self.steps))
+    def _write_config(self) -> None:
+        self.folder.write_json("config.json", self.settings.as_dict())
+        self.folder.begun = True
+        self.folder.write_json("env.json", self.env)
 
-    def _write(self, name: str, data: bytes | str) -> None:
-        self.check_there()
-        write_atomically(self.path / name, data)
+    def _write_epoch(self) -> None:
+        """Write the tables, and the weights where the epoch that is over is the best so far."""
+        if best_of(self.record.history) is self.record.history[-1]:
+            weights = get_model(self.learn.model).state_dict()
+            self.best_weights = {k: v.detach().clone() for k, v in weights.items()}
+            self.folder.write_tensors("best.safetensors", self.best_weights)
+        self._write_tables()
 
-    def check_there(self) -> None:
-        """Raise S11Error where the folder is gone, or is another run's by now."""
-        # Writing would make the folder anew, or into another run's.
-        if not (self.path / "config.json").exists() or lock_of(self.path) != self._lock:
-            raise S11Error(f"{self.path} was moved or removed while the run went on: begin again")
+    def _write_tables(self) -> None:
+        self.folder.write("history.csv", to_csv(EpochRow, self.record.history))
+        self.folder.write("steps.csv", to_csv(StepRow, self.record.steps))
 
+    def _write_checkpoint(self, learner: dict[str, Any]) -> None:
+        self.folder.check()
+        self.checkpoints.write(self._state_dict(learner))
 
-def _json(value: Mapping) -> str:
-    return json.dumps(value, indent=2) + "\n"
+    def _state_dict(self, learner: dict[str, Any]) -> dict[str, Any]:
+        """All that the run needs to go on from here, its records included."""
+        return {
+            "epoch": learner["epoch"],
+            "batch": learner["batch"],
+            "settings": self.settings.as_dict(),
+            "env": self.env,
+            "bounds": asdict(self.bounds) if self.bounds else None,
+            "best": self.best_weights,
+            "learner": learner,
+        }
 
+    def _load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Be where the checkpoint is, the records on disk included."""
+        self.state, self.best_weights = state["learner"], state["best"]
+        self.record.load_state_dict(state["learner"]["callbacks"][self.record.name])
+        values = state["bounds"]
+        self.bounds = LRBounds(**values | {k: tuple(values[k]) for k in ("lrs", "losses")})
+        self.folder.write_json("lr_bounds.json", asdict(self.bounds))
+        if self.record.history:
+            self.folder.write_tensors("best.safetensors", self.best_weights)
+            self._write_tables()
 
-def begin_or_go_on(run: RunFolder, model: nn.Module, resume: bool) -> list[str]:
-    """Begin the run, or take it up from its newest checkpoint where `resume` and it has one.
+    # Whether it is the same run.
 
-    Returns a line for each thing that a person should know. Raises S11Error where the folder is
-    not free, or holds a run of other settings, data or network.
-    """
-    if not (resume and holds_run(run.path)):
-        check_free(run.path)
-        run.write_config()
-        return []
-    wrong = differences(read_config(run.path), run.config)
-    found = run.checkpoints.newest()
-    if found is None:
-        _refuse(run, wrong + _other_data(run, readable(run.path / "env.json")))
-        if (run.path / "history.csv").exists():
-            raise S11Error(f"{run.path} has lost its checkpoints: choose another --out")
-        run.write_config()
-        run.bounds = read_bounds(run.path)
-        return []
-    tensors, values, damaged = found
-    before = values["env"]
-    wrong += [word for word in differences(values["config"], run.config) if word not in wrong]
-    _refuse(run, wrong + _other_data(run, before))
-    check_network(model, State(below("learner", tensors), values["learner"]))
-    run.take_up(tensors, values)
-    words = [f"{word}; going on from the checkpoint before it" for word in damaged]
-    words += _changes(run, before)
-    run.write_config()
-    return [*words, f"going on after {run.steps_done:,} steps"]
+    def _other_images(self, before: Mapping[str, Any]) -> list[str]:
+        theirs, ours = before.get("data_fingerprint"), self.env["data_fingerprint"]
+        if theirs in (None, ours):
+            return []
+        return [f"the images' fingerprint {ours[:12]} differs from the run's {str(theirs)[:12]}"]
 
+    def _refuse(self, wrong: list[str]) -> None:
+        if wrong:
+            path = self.folder.path
+            raise S11Error(f"{path}: {'; '.join(wrong)}; mend that, or choose another folder")
 
-def _other_data(run: RunFolder, before: Mapping) -> list[str]:
-    theirs, ours = before.get("data_fingerprint"), run.env["data_fingerprint"]
-    if theirs in (None, ours):
-        return []
-    return [f"the images' fingerprint {ours[:12]} differs from the run's {str(theirs)[:12]}"]
-
-
-def _refuse(run: RunFolder, wrong: Sequence[str]) -> None:
-    if wrong:
-        raise S11Error(f"{run.path}: {'; '.join(wrong)}; mend that, or choose another --out")
-
-
-def _changes(run: RunFolder, before: Mapping) -> list[str]:
-    """A line on what is another than where the checkpoint was written; `env.json` will keep it."""
-    resumed = before.get("resumed", [])
-    run.env["data"] = before.get("data", run.env["data"])  # the same images under another name
-    changed = {
-        key: [before.get(key), run.env.get(key)]
-        for key in sorted((before.keys() | run.env.keys()) - {"resumed"})
-        if before.get(key) != run.env.get(key)
-    }
-    if resumed or changed:
-        run.env["resumed"] = resumed
-    if not changed:
-        return []
-    run.env["resumed"] = [*resumed, {"step": run.steps_done, **changed}]
-    what = ", ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
-    same = changed.keys() == {"git_revision"}
-    return [f"{what}: the run goes on" + ("" if same else ", but not identical to the bit")]
+    def _note_changes(self, before: Mapping[str, Any]) -> list[str]:
+        """Note in the environment what has changed since the checkpoint; a line on it."""
+        resumed = before.get("resumed", [])
+        self.env["data"] = before.get("data", self.env["data"])  # the same images, renamed
+        changed = {
+            key: [before.get(key), self.env.get(key)]
+            for key in sorted((before.keys() | self.env.keys()) - {"resumed"})
+            if before.get(key) != self.env.get(key)
+        }
+        if changed:
+            resumed = [*resumed, {"step": self.steps_done, **changed}]
+        if resumed:
+            self.env["resumed"] = resumed
+        if not changed:
+            return []
+        what = ", ".join(f"{key} was {old}, is {new}" for key, (old, new) in changed.items())
+        same = changed.keys() == {"git_revision"}
+        return [f"{what}: the run goes on" + ("" if same else ", but not identical to the bit")]

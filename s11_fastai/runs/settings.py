@@ -1,116 +1,161 @@
-"""The settings of a run: what they may be, and what a run folder says they are."""
+"""The settings of a run: one line for each, from which the flags and `config.json` follow."""
+
+from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
 
 from s11_fastai.errors import S11Error
 
-DEFAULTS = {
-    "data": None,
-    "epochs": 24,
-    "bs": 512,
-    "width": 64,
-    "seed": 0,
-    "lr_min": None,
-    "lr_max": None,
-    "peak_epoch": 5,
-    "momentum": 0.9,
-    "wd": 5e-4,
-    "label_smoothing": 0.0,
-    "logit_scale": 1.0,
-    "holdout": 0,
-    "device": None,
-    "precision": "auto",
-}
-DEMO = {"data": "digits", "width": 16, "bs": 64}
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-# Where the images lie and what computes may change between stop and resume.
-MAY_CHANGE = ("data", "device", "precision")
-_KINDS = {"data": str, "device": str, "lr_min": float, "lr_max": float}
+
+class Check(NamedTuple):
+    """What a value must be, in words and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
 
 
-def read_config(run: Path) -> dict:
+def _at_least(least: int) -> Check:
+    return Check(f"must be {least} or more", lambda value: value >= least)
+
+
+_ABOVE_0 = Check("must be a number above 0", lambda value: 0 < value < math.inf)
+_FROM_0 = Check("must be 0 or more", lambda value: 0 <= value < math.inf)
+_IN_0_1 = Check("must lie between 0 and 1", lambda value: 0 < value < 1)
+_BELOW_1 = Check("must be 0 or more and below 1", lambda value: 0 <= value < 1)
+_SEED = Check("must be 0 or more and below 2**63", lambda value: 0 <= value < 2**63)
+
+
+def _one_of(*names: str) -> Check:
+    return Check(f"must be one of {', '.join(names)}", lambda value: value in names)
+
+
+def _setting(
+    default: Any, words: str, check: Check | None = None, *, may_change: bool = False
+) -> Any:
+    about = {"words": words, "check": check, "may_change": may_change}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes a run the run it is. Raises S11Error for values that make no run.
+
+    None leaves the choice to the program. A setting that `may_change` can be another when a
+    stopped run goes on: where the images lie, and what computes.
+    """
+
+    data: str | None = _setting(
+        None, "a folder or archive of 32x32 images, or 'digits'; CIFAR-10 if none", may_change=True
+    )
+    epochs: int = _setting(24, "passes over the training images")
+    bs: int = _setting(512, "images a batch", _at_least(1))
+    width: int = _setting(64, "channels of the first layer", _at_least(1))
+    seed: int = _setting(0, "of weights, order and augmentation", _SEED)
+    lr_min: float | None = _setting(
+        None, "lr at both ends of the cycle; by the range test", _ABOVE_0
+    )
+    lr_max: float | None = _setting(None, "lr at the peak; by the range test", _ABOVE_0)
+    peak_epoch: int = _setting(5, "the peak comes after this epoch", _at_least(1))
+    momentum: float = _setting(0.9, "Nesterov momentum of SGD", _IN_0_1)
+    wd: float = _setting(5e-4, "weight decay of every parameter", _FROM_0)
+    label_smoothing: float = _setting(0.0, "part of a label spread over all classes", _BELOW_1)
+    logit_scale: float = _setting(1.0, "constant factor on the logits", _ABOVE_0)
+    holdout: int = _setting(0, "evaluate this many held-out training images", _at_least(0))
+    device: str | None = _setting(
+        None, "cpu, cuda or mps; a GPU where there is one", may_change=True
+    )
+    precision: str = _setting(
+        "auto",
+        "of training: auto, fp32, bf16 or fp16",
+        _one_of("auto", "fp32", "bf16", "fp16"),
+        may_change=True,
+    )
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, check = getattr(self, each.name), each.metadata["check"]
+            if check and value is not None and not check.holds(value):
+                raise S11Error(f"`{each.name}` {check.words}, not {value}")
+        if self.lr_min and self.lr_max and self.lr_min >= self.lr_max:
+            raise S11Error(f"`lr_min` {self.lr_min:g} must be below `lr_max` {self.lr_max:g}")
+        if self.epochs <= self.peak_epoch:
+            raise S11Error(
+                f"`epochs` {self.epochs} must be above `peak_epoch` {self.peak_epoch}: give more "
+                "epochs or an earlier peak"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Settings:
+        """The settings that `as_dict` gave, perhaps in an older version, which lacked some.
+
+        Raises S11Error, naming it, for an unknown setting and for a value of the wrong kind.
+        """
+        if unknown := sorted(values.keys() - setting_kinds().keys()):
+            raise S11Error(f"{', '.join(unknown)}: no such setting in this version")
+        return cls(**{name: _typed(name, value) for name, value in values.items()})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for `config.json`."""
+        return asdict(self)
+
+    def differences(self, given: Settings) -> list[str]:
+        """A word on each setting of `given` that differs from this run's and may not."""
+        return [
+            f"`{each.name}` {_shown(theirs)} differs from the run's {_shown(own)}"
+            for each in fields(self)
+            if (own := getattr(self, each.name)) != (theirs := getattr(given, each.name))
+            and not each.metadata["may_change"]
+        ]
+
+
+def setting_kinds() -> dict[str, type]:
+    """The type of each setting's value, apart from None."""
+    hints = get_type_hints(Settings)
+    return {each.name: _without_none(hints[each.name]) for each in fields(Settings)}
+
+
+def read_config(run: Path) -> Settings:
     """The settings of the run in a folder; raises S11Error where its `config.json` has none."""
     path = run / "config.json"
     try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict):
-            raise S11Error("no settings")
-        if unknown := sorted(config.keys() - DEFAULTS.keys()):
-            raise S11Error(f"{', '.join(unknown)} is no setting that this version knows")
-        config = DEFAULTS | config  # a run of an older version lacks the newer settings
-        for name, value in config.items():
-            if not _fits(name, value):
-                raise S11Error(f"{name} is {value!r}")
-        check(config)
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise S11Error("it holds no settings")
+        return Settings.from_dict(values)
     except (ValueError, RecursionError, S11Error) as error:
         raise S11Error(
-            f"{path} is damaged or of another version ({error}): mend it, or choose another --out"
+            f"{path} is damaged or of another version ({error}): mend it, or choose another folder"
         ) from error
-    return config
 
 
-def differences(theirs: Mapping, ours: Mapping) -> list[str]:
-    """A word on each setting that may not change and differs."""
-    theirs = DEFAULTS | dict(theirs)  # a run of an older version lacks the newer settings
-    return [
-        f"{flag(name)} {_shown(ours[name])} differs from the run's {_shown(theirs[name])}"
-        for name in ours
-        if name not in MAY_CHANGE and ours[name] != theirs.get(name)
-    ]
+def updated(own: Settings, given: Mapping[str, object]) -> Settings:
+    """A run's own settings with those given that may change; raises S11Error for another."""
+    new = replace(own, **given)
+    if wrong := own.differences(new):
+        raise S11Error(f"{'; '.join(wrong)}: leave it out, or choose another folder")
+    return new
 
 
-def joined(own: Mapping, given: Mapping) -> dict:
-    """The run's own settings with those given that may change; raises S11Error for another."""
-    wrong = differences(own, {**own, **given})
-    if wrong:
-        raise S11Error(f"{'; '.join(wrong)}: leave it out, or choose another --out")
-    return {**own, **given}
+def _typed(name: str, value: object) -> object:
+    kind = setting_kinds()[name]
+    if value is None and Settings.__dataclass_fields__[name].default is None:
+        return None
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
+        return float(value)
+    if type(value) is not kind:
+        raise S11Error(f"{name} is {value!r}")
+    return value
 
 
-def check(settings: Mapping) -> None:
-    """Raise S11Error for values that make no run."""
-    at_least = {"bs": 1, "width": 1, "seed": 0, "holdout": 0, "peak_epoch": 1}
-    for name, least in at_least.items():
-        if settings[name] < least:
-            raise S11Error(f"{flag(name)} must be {least} or more")
-    lr_min, lr_max = settings["lr_min"], settings["lr_max"]
-    for name in ("lr_min", "lr_max"):
-        lr = settings[name]
-        if lr is not None and not 0 < lr < math.inf:
-            raise S11Error(f"{flag(name)} must be a number above 0")
-    if lr_min and lr_max and lr_min >= lr_max:
-        raise S11Error(f"--lr-min {lr_min:g} must be below --lr-max {lr_max:g}")
-    if settings["epochs"] <= settings["peak_epoch"]:
-        raise S11Error(
-            f"--epochs {settings['epochs']} must be above --peak-epoch {settings['peak_epoch']}: "
-            "give more epochs or an earlier peak"
-        )
-    if settings["seed"] >= 2**63:
-        raise S11Error("--seed must be below 2**63")
-    if not 0 < settings["momentum"] < 1:
-        raise S11Error("--momentum must lie between 0 and 1")
-    if not 0 <= settings["wd"] < math.inf:
-        raise S11Error("--wd must be 0 or more")
-    if not 0 <= settings["label_smoothing"] < 1:
-        raise S11Error("--label-smoothing must be 0 or more and below 1")
-    if not 0 < settings["logit_scale"] < math.inf:
-        raise S11Error("--logit-scale must be a number above 0")
-    if settings["precision"] not in PRECISIONS:
-        raise S11Error(f"--precision must be one of {', '.join(PRECISIONS)}")
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _fits(name: str, value: object) -> bool:
-    if value is None:
-        return DEFAULTS[name] is None
-    kind = _KINDS.get(name, type(DEFAULTS[name]))
-    return type(value) is kind
+def _without_none(hint: Any) -> type:
+    kinds = [kind for kind in getattr(hint, "__args__", (hint,)) if kind is not type(None)]
+    return kinds[0]
 
 
 def _shown(value: object) -> str:

@@ -20,15 +20,21 @@ _KNOWN = {
 }
 
 
-def load_images(data: str | Path | None = None) -> ImageSet:
+def load_images(data: str | Path | None = None, holdout: int = 0) -> ImageSet:
     """The images at `data`: 32x32 RGB, decoded once and memory-mapped from a cache after that.
 
     `data` is a folder with `train/<class>/` and `test/<class>/` of PNG or JPEG, a
     `cifar-10-batches-py` folder, a `.tar`, `.tgz` or `.tar.gz` of either, "digits", or None for
     CIFAR-10: a copy in fastai's data or archive folder, else the published archive, downloaded.
     Cache and download lie in fastai's folders (`FASTAI_HOME`, by default `~/.fastai`), in
-    `data/s11-cache` and `archive`. Raises S11Error for anything that is no such data.
+    `data/s11-cache` and `archive`. With `holdout`, that many training images are what is
+    evaluated, as `ImageSet.hold_out` says. Raises S11Error for anything that is no such data.
     """
+    images = _load(data)
+    return images.hold_out(holdout) if holdout else images
+
+
+def _load(data: str | Path | None) -> ImageSet:
     if data == "digits":
         return load_digits()
     path = _cifar10() if data is None else Path(data).expanduser()

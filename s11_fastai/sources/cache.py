@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 
 from s11_fastai.sources.imageset import ImageSet, Part
-from s11_fastai.storage import Damaged, read_sealed, sweep, write_sealed
+from s11_fastai.storage import Damaged, read_tensors, sweep, write_tensors
 
 _FORMAT = "s11-images-2"
 
@@ -53,7 +53,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
 def _read(path: Path, key: str) -> ImageSet | None:
     try:
-        arrays, about = read_sealed(path)
+        arrays, about = read_tensors(path)
     except (OSError, Damaged):
         return None
     if not isinstance(about, dict) or (about.get("format"), about.get("key")) != (_FORMAT, key):
@@ -78,4 +78,4 @@ def _write(path: Path, key: str, images: ImageSet) -> None:
         for name, part in (("train", images.train), ("valid", images.valid))
         for kind in ("images", "labels")
     }
-    write_sealed(path, arrays, about)
+    write_tensors(path, arrays, about)

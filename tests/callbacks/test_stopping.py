@@ -16,7 +16,7 @@ from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.learner import S11Learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.sources import folder
-from s11_fastai.storage import read_sealed
+from s11_fastai.storage import read_tensors
 
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
@@ -29,7 +29,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_3(pets, tmp_path, capsys):
     assert "of epoch 1 at lr " in said
     assert "--lr-max" in said
     for file in (tmp_path / "r/checkpoint").iterdir():
-        tensors, about = read_sealed(file)
+        tensors, about = read_tensors(file)
         assert all(t.isfinite().all() for name, t in tensors.items() if "model" in name)
         assert all(loss < float("inf") for *_, loss, _ in about["so_far"].get("batches", []))
 
@@ -85,7 +85,7 @@ def test_weights_that_are_not_finite_are_no_good_checkpoint(argv, tmp_path, monk
     assert code == 3
     assert "the weights became infinite or NaN by step 3" in said
     for file in (tmp_path / "r/checkpoint").iterdir():
-        tensors, _ = read_sealed(file)
+        tensors, _ = read_tensors(file)
         assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 

@@ -12,7 +12,7 @@ from helpers import BOUNDS, ROOT, SMALL, compare, ended, read
 
 from s11_fastai.runs.lock import locked
 from s11_fastai.runs.run import RunFolder
-from s11_fastai.storage import read_sealed
+from s11_fastai.storage import read_tensors
 
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
@@ -164,5 +164,5 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     kept = sorted((tmp_path / "r/checkpoint").iterdir())
     assert len(kept) == 2
     for file in kept:
-        read_sealed(file)
+        read_tensors(file)
     assert not list(tmp_path.rglob("*.part"))

@@ -13,7 +13,7 @@ from s11_fastai.callbacks import checkpoint
 from s11_fastai.callbacks import recording as record
 from s11_fastai.callbacks import stopping as steering
 from s11_fastai.runs.run import RunFolder
-from s11_fastai.storage import read_sealed, write_sealed
+from s11_fastai.storage import read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
@@ -63,14 +63,14 @@ def test_each_part_of_the_state_is_needed(undisturbed, tmp_path, part):
     whole, learn, argv = undisturbed
     stopped(argv, tmp_path / "r", 7)  # in the second epoch's training
     file = newest(tmp_path / "r")
-    tensors, about = read_sealed(file)
+    tensors, about = read_tensors(file)
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if name.split(".")[0] == part or part in name.split("."):
             tensor.zero_()
     if part == "accuracy":
         about["learner"]["at"]["accuracy"] = [[0, 0]]
-    write_sealed(file, tensors, about)
+    write_tensors(file, tensors, about)
     resumed = run.main(["--out", str(tmp_path / "r"), "--resume"])
     same = compare(whole, tmp_path / "r") == []
     assert not (same and resumed.recorder.losses == learn.recorder.losses)

@@ -10,7 +10,7 @@ from helpers import compare, newest, read, stopped
 from PIL import Image
 
 from s11_fastai import environment
-from s11_fastai.storage import read_sealed, write_sealed
+from s11_fastai.storage import read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
@@ -31,7 +31,7 @@ def test_what_cannot_go_on_is_one_line_and_changes_nothing(
     _, _, argv = undisturbed
     out = tmp_path / "r"
     stopped(argv, out, 8)
-    tensors, about = read_sealed(newest(out))
+    tensors, about = read_tensors(newest(out))
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     if how == "all damaged":
         for file in (out / "checkpoint").iterdir():
@@ -40,9 +40,9 @@ def test_what_cannot_go_on_is_one_line_and_changes_nothing(
         shutil.rmtree(out / "checkpoint")
     elif how == "another network":
         tensors["learner.model.layer9.weight"] = torch.zeros(3)
-        write_sealed(newest(out), tensors, about)
+        write_tensors(newest(out), tensors, about)
     elif how == "another format":
-        write_sealed(newest(out), tensors, about | {"format": "s11-checkpoint-0"})
+        write_tensors(newest(out), tensors, about | {"format": "s11-checkpoint-0"})
     else:
         (out / "config.json").write_bytes(b"{")
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}

@@ -22,7 +22,7 @@ from fastai.callback.core import Callback
 from helpers import ROOT, help_without_heavy_imports
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
-from s11_fastai.cli import plain_errors
+from s11_fastai.cli import command_line
 from s11_fastai.data.transforms import channel_stats
 from s11_fastai.sources import ImageSet, Part
 
@@ -231,7 +231,7 @@ def test_help_needs_nothing_heavy():
     ],
 )
 def test_flags_that_measure_nothing_are_refused_in_one_line(argv, capsys):
-    with pytest.raises(SystemExit) as stop, plain_errors("bench.py"):
+    with pytest.raises(SystemExit) as stop, command_line("bench.py"):
         bench.parse(argv)
     assert stop.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -33,7 +33,7 @@ from s11_fastai.runs.records import read_results
 from s11_fastai.runs.settings import DEFAULTS, check, differences, read_config
 from s11_fastai.sources import ImageSet, cache, cifar_batches, fingerprint
 from s11_fastai.sources.folder import decode_image
-from s11_fastai.storage import Damaged, read_sealed, write_sealed
+from s11_fastai.storage import Damaged, read_tensors, write_tensors
 
 # A target takes the damaged file's path and says how it ended; an AssertionError is a finding.
 Target = Callable[[Path], str]
@@ -160,7 +160,7 @@ def make_run(run: Path) -> Path:
     folder = CheckpointFolder(run / "checkpoint")
     for epoch in (1, 2):
         folder.write(epoch, 0, {"x": torch.full((50,), epoch)}, {"epoch": epoch})
-    write_sealed(run / "model.safetensors", {"x": torch.arange(50.0)})
+    write_tensors(run / "model.safetensors", {"x": torch.arange(50.0)})
     (run / "config.json").write_text(json.dumps(DEFAULTS, indent=2))
     figures = {"params": 10, "final_accuracy": 0.5, "best_accuracy": 0.5, "best_epoch": 1}
     figures |= {"data": "digits", "evaluated_on": "test"}
@@ -217,7 +217,7 @@ def a_checkpoint(file: Path) -> str:
 
 def weights(file: Path) -> str:
     try:
-        tensors, _ = read_sealed(file)
+        tensors, _ = read_tensors(file)
     except Damaged:
         return "damaged"
     assert torch.equal(tensors["x"], torch.arange(50.0))

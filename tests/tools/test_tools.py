@@ -20,7 +20,7 @@ from s11_fastai.runs.settings import DEFAULTS, check, read_config
 from s11_fastai.sources.archive import archive_tree
 from s11_fastai.sources.cifar_batches import load_plain
 from s11_fastai.sources.folder import decode_image
-from s11_fastai.storage import Damaged, read_sealed
+from s11_fastai.storage import Damaged, read_tensors
 
 many = settings(
     max_examples=100,
@@ -75,7 +75,7 @@ def test_any_bytes_are_no_image_no_archive_no_sealed_file_and_no_batch(tmp_path,
     file = tmp_path / "file"
     file.write_bytes(data)
     with pytest.raises(Damaged):
-        read_sealed(file)
+        read_tensors(file)
     with pytest.raises(S11Error):
         archive_tree(file)
     with pytest.raises(S11Error):
