@@ -32,7 +32,7 @@ SECTIONS = ["input", "step", "start", "evaluation"]
 
 def main(argv: list[str] | None = None) -> None:
     """Measure what the flags name and print it."""
-    with command_line("bench.py"):
+    with command_line(__file__):
         bench(parse(argv))
 
 

@@ -2,25 +2,29 @@
 
 from pathlib import Path
 
-from s11_fastai.cli import Parser
+from s11_fastai.cli import Parser, command_line
 from s11_fastai.errors import S11Error
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Draw the curve that the flags describe."""
     parser = Parser(prog="draw_clr.py", description=__doc__)
     parser.add_argument(
         "--lr-min", type=float, default=1e-4, help="the lower line (default 0.0001)"
     )
     parser.add_argument("--lr-max", type=float, default=1e-3, help="the upper line (default 0.001)")
     parser.add_argument(
-        "--step-size", type=int, default=98, help="iterations from line to line (default 98)"
+        "--step-size",
+        type=int,
+        default=98,
+        help="iterations from one line to the other (default 98)",
     )
     parser.add_argument("--cycles", type=int, default=5, help="triangles (default 5)")
     parser.add_argument(
         "--out", type=Path, default=Path("clr.png"), help="a .png or .svg (default clr.png)"
     )
     args = parser.parse_args(argv)
-    with plain_errors(parser.prog):
+    with command_line(__file__):
         draw(args.lr_min, args.lr_max, args.step_size, args.cycles, args.out)
         print(f"wrote {args.out}")
 
@@ -28,11 +32,11 @@ def main(argv: list[str] | None = None) -> None:
 def draw(lr_min: float, lr_max: float, step_size: int, cycles: int, out: Path) -> None:
     """Write the curve to `out`; raises S11Error for values that make no curve."""
     if not 0 <= lr_min < lr_max < float("inf"):
-        raise S11Error(f"--lr-min {lr_min:g} must lie below --lr-max {lr_max:g}, and not below 0")
+        raise S11Error(f"--lr-min {lr_min:g} must be 0 or more and below --lr-max {lr_max:g}")
     if step_size < 1 or cycles < 1:
         raise S11Error("--step-size and --cycles must be 1 or more")
     if out.suffix.lower() not in (".png", ".svg"):
-        raise S11Error(f"--out {out}: the name must end in .png or .svg")
+        raise S11Error(f"--out {out} must end in .png or .svg")
     from s11_fastai.plots import plot_clr
 
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,17 +8,17 @@ from s11_fastai.cli import Parser, command_line
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Open the run that the flags name and draw what there is to draw."""
-    with command_line("interpret.py"):
+    """Draw everything again of the run that the flags name."""
+    with command_line(__file__):
         interpret(parse(argv))
 
 
 def interpret(args: argparse.Namespace) -> None:
-    """Records first, then, once an epoch is over, what the network says of the images."""
+    """All pictures once an epoch is over, and the page in any case."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai import load_run
-    from s11_fastai.report.page import write_report
-    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records
+    from s11_fastai.report.page import write_page
+    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records, images_of
     from s11_fastai.runs.lock import locked
     from s11_fastai.runs.records import read_records
 
@@ -26,10 +26,11 @@ def interpret(args: argparse.Namespace) -> None:
     with locked(args.run):
         if records.history:
             learn = load_run(args.run, weights=args.weights, data=args.data, device=args.device)
-            draw_images(args.run, learn.dls.train.images, records.config["seed"])
+            seed = records.settings.seed
+            draw_images(args.run, images_of(learn), seed)
             draw_records(records)
-            draw_predictions(args.run, learn, records.config["seed"])
-        page = write_report(args.run, "finished" if records.results else "stopped")
+            draw_predictions(args.run, learn, seed)
+        page = write_page(records, "finished" if records.results else "stopped")
     print(f"the pictures are in {args.run / 'figures'}; the page is {page}")
 
 
@@ -37,7 +38,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="interpret.py", description=__doc__)
     add = parser.add_argument
     add("run", type=Path, help="the folder of a run")
-    add("--weights", choices=("final", "best"), default="final", help="of which epoch (final)")
+    add(
+        "--weights",
+        choices=("final", "best"),
+        default="final",
+        help="of the final or of the best epoch (default final)",
+    )
     add("--data", help="where the images are now, if they have moved")
     add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
     return parser.parse_args(argv)

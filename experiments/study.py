@@ -51,14 +51,14 @@ class Job(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
     """Run what the table still lacks, then write the page."""
-    with command_line("study.py") as go_on, StopSignals() as signals:
+    with command_line(__file__) as signals:
         args = parse(argv)
-        go_on.command = shlex.join(["python", *sys.argv]) if argv is None else ""
         jobs = read_table(args.table)
         rows = args.results / f"{args.table.stem}.csv"
         if not args.page:
-            with signals.patient():
-                run_all(jobs, rows, args, signals)
+            signals.be_patient()
+            run_all(jobs, rows, args, signals)
+            signals.raise_if_asked()
 
 
 def read_table(path: Path) -> list[Job]:

@@ -100,10 +100,20 @@ def flag(name: str) -> str:
 
 
 def words_of(values: Mapping[str, object]) -> list[str]:
-    """Settings as flags with their values, those that have their default left out."""
+    """Values of settings as flags."""
+    return [word for name, value in values.items() for word in (flag(name), str(value))]
+
+
+def command_of(settings: Settings) -> str:
+    """The command that makes a run of these settings, those that have their default left out."""
     defaults = Settings().as_dict()
-    given = {name: value for name, value in values.items() if value != defaults[name]}
-    return [word for name, value in given.items() for word in (flag(name), str(value))]
+    given = {name: v for name, v in settings.as_dict().items() if v != defaults[name]}
+    return shlex.join(["python", "experiments/run.py", *words_of(given)])
+
+
+def command_to_resume(folder: Path | str, script: str = "experiments/run.py") -> str:
+    """The command that goes on with the run in a folder."""
+    return shlex.join(["python", script, "--out", str(folder), "--resume"])
 
 
 def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
@@ -160,11 +170,9 @@ def _go_on(script: str, error: BaseException, argv: list[str] | None) -> str:
     folder = getattr(error, "run_folder", None)
     if folder is None:
         return ""
-    words = ["python", os.path.relpath(script), "--out", str(folder), "--resume"]
     minutes = _parser().parse_args(argv).checkpoint_minutes
-    if minutes != CHECKPOINT_MINUTES:
-        words += ["--checkpoint-minutes", f"{minutes:g}"]
-    return f"go on with: {shlex.join(words)}"
+    more = "" if minutes == CHECKPOINT_MINUTES else f" --checkpoint-minutes {minutes:g}"
+    return f"go on with: {command_to_resume(folder, os.path.relpath(script))}{more}"
 
 
 def _exit(prog: str, message: str, code: int) -> NoReturn:

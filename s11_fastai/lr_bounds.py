@@ -59,8 +59,8 @@ def find_lr_bounds(
     low, high = lr_min or low, lr_max or high
     if low >= high:
         raise S11Error(
-            f"`lr_min` {low:.3g} is not below `lr_max` {high:.3g} (the range test gave the one that "
-            "was not given): give both `lr_min` and `lr_max`"
+            f"`lr_min` {low:.3g} is not below `lr_max` {high:.3g} (the range test gave "
+            "the one that was not given): give both `lr_min` and `lr_max`"
         )
     n = _finite(losses)
     return LRBounds(low, high, lrs[:n], losses[:n])

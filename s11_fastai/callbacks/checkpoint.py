@@ -289,7 +289,7 @@ def _tupled(state: list) -> tuple:
 
 
 def _with_state(learn: Learner) -> list[Callback]:
-    # Of the class: a callback's own lack would be filled from the Learner, and there from the model.
+    # Asked of the class: what a callback lacks, fastai looks for in the Learner and its model.
     return [cb for cb in learn.cbs if hasattr(type(cb), "load_state_dict")]
 
 

@@ -1,9 +1,10 @@
-"""Pictures: arrays in, matplotlib Figures out; no backend is chosen and nothing is saved here."""
+"""Pictures: arrays in, matplotlib Figures out; it chooses no backend and writes no file."""
 
 from s11_fastai.plots.curves import (
+    plot_accuracy,
     plot_clr,
     plot_comparison,
-    plot_history,
+    plot_loss,
     plot_lr_find,
     plot_schedule,
 )
@@ -18,6 +19,7 @@ from s11_fastai.plots.mistakes import (
 from s11_fastai.plots.statistics import plot_calibration, plot_confusion, plot_per_class
 
 __all__ = [
+    "plot_accuracy",
     "plot_augmented",
     "plot_calibration",
     "plot_clr",
@@ -26,7 +28,7 @@ __all__ = [
     "plot_confusion",
     "plot_grad_cam",
     "plot_grad_cam_layers",
-    "plot_history",
+    "plot_loss",
     "plot_lr_find",
     "plot_misclassified",
     "plot_per_class",

@@ -1,23 +1,69 @@
-"""Curves: numbers in, matplotlib Figures out."""
+"""Curves: numbers in, matplotlib Figures out.
+
+The names of each picture's axes and the losses that it shows stand here for the page of a run, too.
+"""
 
 from collections.abc import Sequence
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from s11_fastai.plots.style import (
-    BLUE,
-    COLOURS,
-    ORANGE,
-    figure_with_axes,
-    highest_loss,
-    plain,
-    style_axes,
-)
-from s11_fastai.runs.records import EpochRow
+from s11_fastai.plots.style import BLUE, COLOURS, ORANGE, figure_with_axes, plain, style_axes
 from s11_fastai.schedule import triangular
+
+
+class Names(NamedTuple):
+    """The title of a picture and the names of its axes."""
+
+    title: str
+    x: str
+    y: str
+
+
+RANGE_TEST = Names("Learning-rate range test", "learning rate", "training loss, smoothed")
+SCHEDULE = Names("Learning rate of each step", "epoch", "learning rate")
+LOSS = Names("Loss of each epoch", "epoch", "loss, nats")
+ACCURACY = Names("Accuracy of each epoch", "epoch", "accuracy, %")
+
+
+class Line(NamedTuple):
+    """One line of a picture: its name, and its points in the units of the axes."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class ComparedRuns(NamedTuple):
+    """Runs that share one line: its name, and of the evaluated images the accuracies, in percent,
+    and the losses, in nats, both of shape (runs, epochs)."""
+
+    name: str
+    accuracies: np.ndarray
+    losses: np.ndarray
+
+
+def range_test_limits(losses: Sequence[float]) -> tuple[float, float]:
+    """The lowest and the highest loss that a picture of the range test shows.
+
+    The end of the test is a wall; what matters is the valley before it.
+    """
+    lowest = int(np.argmin(losses))
+    fall = max(losses[: lowest + 1]) - losses[lowest]
+    return losses[lowest] - 0.1 * fall, losses[lowest] + 1.4 * fall
+
+
+def highest_shown_loss(train: Sequence[float], valid: Sequence[float]) -> float:
+    """The highest loss that a picture of the losses shows.
+
+    Early in a cycle a single epoch can lie far above all others. It may leave the picture, so that
+    the other epochs can be told apart.
+    """
+    return max(*train, min(max(valid), 1.5 * max(train)))
 
 
 def plot_clr(lr_min: float, lr_max: float, step_size: int, cycles: int) -> Figure:
@@ -44,31 +90,26 @@ def plot_clr(lr_min: float, lr_max: float, step_size: int, cycles: int) -> Figur
 def plot_lr_find(
     lrs: Sequence[float], losses: Sequence[float], lr_min: float, lr_max: float
 ) -> Figure:
-    """The range test: smoothed loss over the learning rate, with both bounds marked."""
-    figure, axes = figure_with_axes(
-        "Learning-rate range test", "learning rate", "training loss, smoothed"
-    )
+    """The range test: the smoothed loss at each learning rate, with both bounds marked."""
+    figure, axes = figure_with_axes(*RANGE_TEST)
     axes.plot(lrs, losses, color=BLUE, lw=2.5)
     axes.set_xscale("log")
     for lr, name, style in ((lr_min, "LRMIN", "--"), (lr_max, "LRMAX", "-")):
         axes.axvline(lr, color=ORANGE, ls=style, lw=2, label=f"{name} = {lr:.3g}")
-    # The end of the test is a wall; what matters is the valley before it.
-    low = int(np.argmin(losses))
-    height = max(losses[: low + 1]) - losses[low]
-    axes.set_ylim(losses[low] - 0.1 * height, losses[low] + 1.4 * height)
+    axes.set_ylim(*range_test_limits(losses))
     axes.legend(fontsize=12)
     return figure
 
 
-def plot_schedule(lrs: Sequence[float], steps_per_epoch: int) -> Figure:
-    """The learning rate of every step, over epochs."""
-    figure, axes = figure_with_axes("Learning rate of each step", "epoch", "learning rate")
-    axes.plot(np.arange(len(lrs)) / steps_per_epoch, lrs, color=BLUE, lw=2.5)
+def plot_schedule(epochs: Sequence[float], lrs: Sequence[float]) -> Figure:
+    """The learning rate of every step; `epochs` says where in the training each step begins."""
+    figure, axes = figure_with_axes(*SCHEDULE)
+    axes.plot(epochs, lrs, color=BLUE, lw=2.5)
     peak = int(np.argmax(lrs))
     on_the_right = peak < len(lrs) / 2
     axes.annotate(
-        f"{lrs[peak]:.3g} at epoch {peak / steps_per_epoch:g}",
-        (peak / steps_per_epoch, lrs[peak]),
+        f"{lrs[peak]:.3g} at epoch {epochs[peak]:g}",
+        (epochs[peak], lrs[peak]),
         xytext=(10 if on_the_right else -10, 0),
         textcoords="offset points",
         ha="left" if on_the_right else "right",
@@ -79,66 +120,68 @@ def plot_schedule(lrs: Sequence[float], steps_per_epoch: int) -> Figure:
     return figure
 
 
-def plot_history(
-    train: Sequence[float], valid: Sequence[float], evaluated_on: str, quantity: str
-) -> Figure:
-    """Loss ("loss") or accuracy ("accuracy", fractions drawn as percent) of both parts by epoch."""
-    percent = quantity == "accuracy"
-    unit = "accuracy, %" if percent else "loss, nats"
-    figure, axes = figure_with_axes(f"{quantity.capitalize()} of each epoch", "epoch", unit)
-    epochs = np.arange(1, len(train) + 1)
-    scale = 100 if percent else 1
-    for values, name, colour, marker in (
-        (train, "train", BLUE, "o"),
-        (valid, evaluated_on, ORANGE, "s"),
-    ):
-        drawn = scale * np.asarray(values, dtype=float)
-        label = f"{name}, last {drawn[-1]:.2f}%" if percent else f"{name}, last {drawn[-1]:.3f}"
-        axes.plot(epochs, drawn, color=colour, marker=marker, ms=5, lw=2.5, label=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    if not percent and max(valid) > (top := highest_loss(train, valid)):
+def plot_accuracy(train: Line, valid: Line) -> Figure:
+    """The accuracy, in percent, of the training and of the evaluated images after each epoch."""
+    return _plot_epochs(ACCURACY, train, valid, "{:.2f}%")[0]
+
+
+def plot_loss(train: Line, valid: Line) -> Figure:
+    """The loss, in nats, of the training and of the evaluated images in each epoch."""
+    figure, axes = _plot_epochs(LOSS, train, valid, "{:.3f}")
+    if max(valid.y) > (top := highest_shown_loss(train.y, valid.y)):
         axes.set_ylim(top=top)
-    axes.legend(fontsize=12)
     return figure
 
 
-def plot_comparison(runs: Sequence[tuple[str, Sequence[Sequence[EpochRow]]]]) -> Figure:
-    """Accuracy and loss of the evaluated images by epoch, a line for each name.
+def plot_comparison(runs: Sequence[ComparedRuns]) -> Figure:
+    """Accuracy and loss of the evaluated images after each epoch, a line for each name.
 
-    Several histories under one name are drawn as their mean, with a band from the lowest to the
-    highest.
+    Several runs under one name are drawn as their mean, with a band from the lowest to the highest.
     """
     figure = Figure(figsize=(14, 5.6), dpi=150, layout="constrained")
-    panels = zip(
-        figure.subplots(1, 2),
-        (("accuracy, %", "valid_accuracy", 100), ("loss, nats", "valid_loss", 1)),
-        strict=True,
-    )
-    for axes, (unit, column, scale) in panels:
-        style_axes(axes, f"{unit.split(',')[0].capitalize()} of each epoch", "epoch", unit)
-        for (name, histories), colour in zip(runs, cycle(COLOURS), strict=False):
-            length = min(map(len, histories))
-            values = scale * np.asarray(
-                [[getattr(row, column) for row in rows[:length]] for rows in histories]
-            )
-            epochs = np.arange(1, length + 1)
-            mean = values.mean(axis=0)
-            axes.plot(epochs, mean, color=colour, marker="o", ms=4, lw=2.5, label=plain(name))
-            if len(values) > 1:
-                axes.fill_between(
-                    epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2
-                )
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    left, right = figure.subplots(1, 2)
+    style_axes(left, *ACCURACY)
+    style_axes(right, *LOSS)
+    for (name, accuracies, losses), colour in zip(runs, cycle(COLOURS), strict=False):
+        _mean_and_band(left, accuracies, colour, name)
+        _mean_and_band(right, losses, colour, name)
+    for axes in (left, right):
+        _whole_numbers(axes)
     # Losses of single epochs can lie far above all others.
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
+    right.set_yscale("log")
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_locator(NullLocator())
     figure.legend(
-        *figure.axes[0].get_legend_handles_labels(),
+        *left.get_legend_handles_labels(),
         loc="outside lower center",
         ncols=min(len(runs), 3),
         fontsize=12,
         frameon=False,
     )
     return figure
+
+
+def _plot_epochs(names: Names, train: Line, valid: Line, form: str) -> tuple[Figure, Axes]:
+    """Both lines with a mark at each epoch; the legend gives the last value in the given form."""
+    figure, axes = figure_with_axes(*names)
+    for line, colour, marker in ((train, BLUE, "o"), (valid, ORANGE, "s")):
+        label = f"{line.name}, last {form.format(line.y[-1])}"
+        axes.plot(line.x, line.y, color=colour, marker=marker, ms=5, lw=2.5, label=label)
+    _whole_numbers(axes)
+    axes.legend(fontsize=12)
+    return figure, axes
+
+
+def _mean_and_band(axes: Axes, values: np.ndarray, colour: str, name: str) -> None:
+    epochs = np.arange(1, values.shape[1] + 1)
+    mean = values.mean(axis=0)
+    axes.plot(epochs, mean, color=colour, marker="o", ms=4, lw=2.5, label=plain(name))
+    if len(values) > 1:
+        lowest, highest = values.min(axis=0), values.max(axis=0)
+        axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.2)
+
+
+def _whole_numbers(axes: Axes) -> None:
+    """Epochs are counted: no tick lies between two of them."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))

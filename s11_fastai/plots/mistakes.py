@@ -1,11 +1,12 @@
 """Images with what a trained network says of them: arrays in, matplotlib Figures out.
 
-Images are uint8 (n, 32, 32, 3), classes and labels integers (n,), names the classes' names.
+Images are uint8 (n, H, W, 3), predictions are of the same images, and names are those of the
+classes. `split` says which images they are: "test" or "held-out".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,56 +15,49 @@ from matplotlib.figure import Figure
 
 from s11_fastai.plots.style import short
 
-if TYPE_CHECKING:  # it imports torch, which drawing a curve does without
+if TYPE_CHECKING:  # it imports torch, which a picture of a curve does without
     from s11_fastai.interpret import Predictions
 
 
 def plot_misclassified(
-    images: np.ndarray, predictions: Predictions, names: Sequence[str], part: str, total: int
+    images: np.ndarray, predictions: Predictions, names: Sequence[str], split: str, total: int
 ) -> Figure:
-    """Up to 25 misclassified images, with the predicted and the actual class.
+    """Up to 25 misclassified images, with the predicted and the actual class of each.
 
-    `predictions` are those of the images; `total` is how many were misclassified in all.
+    `total` is how many images of the split are misclassified in all.
     """
     n = len(images)
     if not n:
-        return _nothing(f"No {part} image was misclassified")
-    drawn = f"{n} of {total:,} misclassified {part} images, drawn by seed"
-    all_of_them = (
-        f"All {n} misclassified {part} images" if n > 1 else f"The misclassified {part} image"
-    )
-    figure, places = _grid(n, all_of_them if n == total else drawn, lines=2)
-    guesses = predictions.classes
-    captions = zip(
-        guesses,
-        predictions.probability(guesses),
-        predictions.labels,
-        predictions.probability(predictions.labels),
-        strict=True,
-    )
-    for axes, image, (guess, p, label, q) in zip(places, images, captions, strict=True):
-        _show(axes, image)
-        axes.set_title(
-            f"{short(names[guess])} ({p:.0%})\nactually {short(names[label])} ({q:.0%})",
-            fontsize=11,
+        return _only_text(f"No {split} image was misclassified")
+    if n < total:
+        title = f"{n} of {total:,} misclassified {split} images, drawn by seed"
+    else:
+        title = (
+            f"All {n} misclassified {split} images" if n > 1 else f"The misclassified {split} image"
         )
+    figure, places = _grid(n, title, lines=2)
+    guesses, labels = predictions.classes, predictions.labels
+    p, q = predictions.probability(guesses), predictions.probability(labels)
+    for i, (axes, image) in enumerate(zip(places, images, strict=True)):
+        _show(axes, image)
+        guessed, actual = short(names[guesses[i]]), short(names[labels[i]])
+        axes.set_title(f"{guessed} ({p[i]:.0%})\nactually {actual} ({q[i]:.0%})", fontsize=11)
     return figure
 
 
 def plot_top_losses(
-    images: np.ndarray, predictions: Predictions, names: Sequence[str], part: str
+    images: np.ndarray, predictions: Predictions, names: Sequence[str], split: str
 ) -> Figure:
-    """Up to 25 images with the highest losses, the highest first."""
-    title = f"The {len(images)} highest losses of the {part} images"
+    """Up to 25 images with the highest losses, with the loss and both classes of each."""
+    title = f"The {len(images)} highest losses of the {split} images"
     figure, places = _grid(len(images), title, lines=3)
-    guesses, losses = predictions.classes, predictions.losses
+    guesses, labels, losses = predictions.classes, predictions.labels, predictions.losses
+    p = predictions.probability(guesses)
     for i, (axes, image) in enumerate(zip(places, images, strict=True)):
         _show(axes, image)
-        guess, label = guesses[i], predictions.labels[i]
-        guessed = f"{short(names[guess])} ({np.exp(predictions.log_probabilities[i, guess]):.0%})"
+        guessed, actual = short(names[guesses[i]]), short(names[labels[i]])
         axes.set_title(
-            f"loss {losses[i]:.2f}\n{guessed}\nactually {short(names[label])}",
-            fontsize=11,
+            f"loss {losses[i]:.2f}\n{guessed} ({p[i]:.0%})\nactually {actual}", fontsize=11
         )
     return figure
 
@@ -82,7 +76,7 @@ def plot_grad_cam(
     """
     n = len(images)
     if not n:
-        return _nothing("No misclassified image to explain")
+        return _only_text("No misclassified image to explain")
     columns = min(n, 5)
     rows = -(-n // columns)
     title = f"Grad-CAM at {layer}, on logits: image, for the predicted class, for the actual one"
@@ -90,31 +84,30 @@ def plot_grad_cam(
     figure, places = _places(title, rows, widths, side=1.0, above=0.25)
     for axes in places.ravel():
         axes.axis("off")
-    for i in range(n):
+    for i, image in enumerate(images):
         row, column = divmod(i, columns)
-        guess, label = predictions.classes[i], predictions.labels[i]
-        for k, (heat, title) in enumerate(
-            (
-                (None, "image"),
-                (for_predicted[i], short(names[guess], 11)),
-                (for_actual[i], f"is {short(names[label], 10)}"),
-            )
-        ):
-            axes = places[row, 4 * column + k]
-            _show(axes, images[i])
-            if heat is not None:
-                _overlay(axes, heat)
-            axes.set_title(title, fontsize=11)
+        guessed = short(names[predictions.classes[i]], 11)
+        actual = f"is {short(names[predictions.labels[i]], 10)}"
+        trio = ((None, "image"), (for_predicted[i], guessed), (for_actual[i], actual))
+        for axes, (heat, caption) in zip(places[row, 4 * column :], trio, strict=False):
+            _show(axes, image, heat)
+            axes.set_title(caption, fontsize=11)
     return figure
 
 
 def plot_grad_cam_layers(
-    images: np.ndarray, maps: dict[str, np.ndarray], predictions: Predictions, names: Sequence[str]
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    predictions: Predictions,
+    names: Sequence[str],
 ) -> Figure:
-    """Images, a row each, and their Grad-CAM for the predicted class through the layers."""
+    """A row for each image: its Grad-CAM for the predicted class at each layer.
+
+    `maps` are float (n, h, w) by the name of the layer.
+    """
     n = len(images)
     if not n:
-        return _nothing("No misclassified image to explain")
+        return _only_text("No misclassified image to explain")
     title = "Grad-CAM for the predicted class, layer by layer, on logits"
     figure, grid = _places(title, n, [1.0] * (len(maps) + 1), side=1.95, above=0.22)
     for i, row in enumerate(grid):
@@ -122,8 +115,7 @@ def plot_grad_cam_layers(
         _show(row[0], images[i])
         row[0].set_title(f"{short(names[guess])}, is {short(names[label])}", fontsize=11)
         for axes, (layer, heat) in zip(row[1:], maps.items(), strict=True):
-            _show(axes, images[i])
-            _overlay(axes, heat[i])
+            _show(axes, images[i], heat[i])
             axes.set_title(layer if heat[i].max() > 0 else f"{layer}: nothing for it", fontsize=11)
     return figure
 
@@ -132,37 +124,30 @@ def plot_confused_pairs(
     pairs: Sequence[tuple[int, int, int]],
     examples: Sequence[np.ndarray],
     names: Sequence[str],
-    part: str,
+    split: str,
 ) -> Figure:
-    """A row for each pair most often confused: how often, and up to five such images.
+    """A row for each pair of classes most often confused: how often, and up to five such images.
 
-    pairs: (actual, predicted, count); examples: for each pair uint8 (m, 32, 32, 3).
+    pairs: (actual, predicted, count); examples: for each pair uint8 (m, H, W, 3).
     """
     if not pairs:
-        return _nothing(f"No {part} image was misclassified")
+        return _only_text(f"No {split} image was misclassified")
     figure = Figure(figsize=(9, 1.15 * len(pairs) + 0.8), dpi=150, layout="constrained")
-    figure.suptitle(f"The pairs most often confused among the {part} images", fontsize=16)
+    figure.suptitle(f"The pairs most often confused among the {split} images", fontsize=16)
     grid = figure.subplots(len(pairs), 6, squeeze=False, width_ratios=[2.6, 1, 1, 1, 1, 1])
     for row, (actual, predicted, count), shown in zip(grid, pairs, examples, strict=True):
         for axes in row:
             axes.axis("off")
+        taken_for = f"{short(names[actual])} taken for {short(names[predicted])}"
         images = "1 image" if count == 1 else f"{count} images"
-        row[0].text(
-            1,
-            0.5,
-            f"{short(names[actual])} taken for {short(names[predicted])}\n{images}",
-            ha="right",
-            va="center",
-            fontsize=13,
-            transform=row[0].transAxes,
-        )
+        _right_aligned(row[0], f"{taken_for}\n{images}")
         for axes, image in zip(row[1:], shown, strict=False):
             _show(axes, image)
     return figure
 
 
 def _grid(n: int, title: str, lines: int) -> tuple[Figure, list[Axes]]:
-    """Places for n images, five a row, each with room for some lines above it."""
+    """Places for n images, five a row, with room for some lines of text above each."""
     columns = min(n, 5)
     rows = -(-n // columns)
     figure, places = _places(title, rows, [1.0] * columns, side=1.95, above=0.2 * lines)
@@ -174,9 +159,9 @@ def _grid(n: int, title: str, lines: int) -> tuple[Figure, list[Axes]]:
 def _places(
     title: str, rows: int, widths: Sequence[float], side: float, above: float
 ) -> tuple[Figure, np.ndarray]:
-    """A Figure with rows of square places, `side` inches wide at width 1, with room `above` each.
+    """A Figure with rows of square places, `side` inches wide at width 1, `above` inches apart.
 
-    Laid out by hand: matplotlib's own layout takes seconds for so many places.
+    It is laid out by hand: matplotlib's own layout takes seconds for so many places.
     """
     gap, head = 0.07, 0.5
     width = side * sum(widths) + gap * (len(widths) - 1) + 0.2
@@ -184,36 +169,37 @@ def _places(
     width = max(width, 0.13 * len(title))  # as wide as its title
     figure = Figure(figsize=(width, height), dpi=150)
     figure.suptitle(title, fontsize=16, y=1 - 0.1 / height, va="top")
+    layout = {
+        "left": 0.1 / width,
+        "right": 1 - 0.1 / width,
+        "bottom": gap / height,
+        "top": 1 - (head + above) / height,
+        "wspace": gap * len(widths) / (side * sum(widths)),
+        "hspace": (above + gap) / side,
+    }
     places = figure.subplots(
-        rows,
-        len(widths),
-        squeeze=False,
-        width_ratios=widths,
-        gridspec_kw={
-            "left": 0.1 / width,
-            "right": 1 - 0.1 / width,
-            "bottom": gap / height,
-            "top": 1 - (head + above) / height,
-            "wspace": gap * len(widths) / (side * sum(widths)),
-            "hspace": (above + gap) / side,
-        },
+        rows, len(widths), squeeze=False, width_ratios=widths, gridspec_kw=layout
     )
     return figure, places
 
 
-def _nothing(text: str) -> Figure:
+def _only_text(text: str) -> Figure:
     figure = Figure(figsize=(8, 2), dpi=150)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=16)
     return figure
 
 
-def _show(axes: Axes, image: np.ndarray) -> None:
+def _right_aligned(axes: Axes, text: str) -> None:
+    axes.text(1, 0.5, text, ha="right", va="center", fontsize=13, transform=axes.transAxes)
+
+
+def _show(axes: Axes, image: np.ndarray, heat: np.ndarray | None = None) -> None:
+    """An image, and over it a map, enlarged smoothly, whose own highest value is the brightest."""
     axes.imshow(image)
     axes.axis("off")
-
-
-def _overlay(axes: Axes, heat: np.ndarray) -> None:
-    """A map over the image, enlarged smoothly, its own highest value the brightest."""
+    if heat is None:
+        return
+    height, width = image.shape[:2]
     top = float(heat.max())
     axes.imshow(
         heat / top if top > 0 else heat,
@@ -221,6 +207,6 @@ def _overlay(axes: Axes, heat: np.ndarray) -> None:
         vmin=0,
         vmax=1,
         alpha=0.55,
-        extent=(-0.5, 31.5, 31.5, -0.5),
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         interpolation="bilinear",
     )

@@ -11,56 +11,37 @@ from matplotlib.figure import Figure
 
 from s11_fastai.plots.style import BLUE, GREY, ORANGE, figure_with_axes, short
 
-if TYPE_CHECKING:  # it imports torch, which drawing a curve does without
+if TYPE_CHECKING:  # it imports torch, which a picture of a curve does without
     from s11_fastai.interpret import Calibration
 
-_MOST_NAMES = 40  # classes that still have room for their names
+# With how many classes there is still room for their names, and for a number in each cell.
+_MOST_NAMES, _MOST_NUMBERS = 40, 20
 
 
-def plot_confusion(counts: np.ndarray, names: Sequence[str], part: str) -> Figure:
-    """Counts and row shares side by side: a row an actual class, a column a predicted one."""
-    n = len(names)
-    side = min(max(0.62 * n, 3.2), 11)
+def plot_confusion(counts: np.ndarray, names: Sequence[str], split: str) -> Figure:
+    """Counts, int (C, C), beside their shares: a row an actual class, a column a predicted one.
+
+    `split` says which images were counted: "test" or "held-out".
+    """
+    side = min(max(0.62 * len(names), 3.2), 11)
     figure = Figure(figsize=(2 * side + 2.4, side + 1.6), dpi=150, layout="constrained")
-    figure.suptitle(f"Confusion of the {part} images", fontsize=16)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for axes, values, title, form in zip(
-        figure.subplots(1, 2),
-        (counts, 100 * shares),
-        ("images", "% of the actual class"),
-        ("{:.0f}", "{:.1f}"),
-        strict=True,
-    ):
-        # Mistakes are few: their shades end where the most frequent one lies.
-        wrong = values[~np.eye(n, dtype=bool)]
-        axes.imshow(values, cmap="Blues", vmin=0, vmax=max(wrong.max(initial=0), 1e-9) * 1.6)
-        axes.set_title(title, fontsize=14)
-        _name_ticks(axes, names)
-        axes.set_xlabel("predicted", fontsize=13)
-        axes.set_ylabel("actual", fontsize=13)
-        if n <= 20:
-            limit = max(wrong.max(initial=0), 1e-9)
-            for (row, column), value in np.ndenumerate(values):
-                if value:
-                    axes.text(
-                        column,
-                        row,
-                        form.format(value),
-                        ha="center",
-                        va="center",
-                        fontsize=9,
-                        color="white" if value > limit else "black",
-                    )
+    figure.suptitle(f"Confusion of the {split} images", fontsize=16)
+    shares = 100 * (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    left, right = figure.subplots(1, 2)
+    _matrix(left, counts, names, "{:.0f}")
+    left.set_title("images", fontsize=14)
+    _matrix(right, shares, names, "{:.1f}")
+    right.set_title("% of the actual class", fontsize=14)
     return figure
 
 
 def plot_per_class(
-    precision: np.ndarray, recall: np.ndarray, names: Sequence[str], part: str
+    precision: np.ndarray, recall: np.ndarray, names: Sequence[str], split: str
 ) -> Figure:
-    """Precision and recall of each class, in percent, the lowest recall on top."""
+    """Precision and recall, fractions (C,), of each class in percent, the lowest recall on top."""
     order = np.argsort(-np.nan_to_num(recall, nan=-1), kind="stable")
     figure, axes = figure_with_axes(
-        f"Precision and recall on the {part} images", "%", "", size=(8, 0.45 * len(names) + 1.8)
+        f"Precision and recall on the {split} images", "%", "", size=(8, 0.45 * len(names) + 1.8)
     )
     rows = np.arange(len(names))
     for values, name, colour, marker in (
@@ -75,8 +56,8 @@ def plot_per_class(
     return figure
 
 
-def plot_calibration(found: Calibration, part: str) -> Figure:
-    """The reliability diagram: accuracy over confidence, and below it how many images."""
+def plot_calibration(found: Calibration, split: str) -> Figure:
+    """The reliability diagram: the accuracy at each confidence, and how many images have it."""
     figure = Figure(figsize=(7, 7), dpi=150, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     middles, width = (found.edges[:-1] + found.edges[1:]) / 2, np.diff(found.edges) * 92
@@ -85,7 +66,7 @@ def plot_calibration(found: Calibration, part: str) -> Figure:
     upper.bar(100 * middles, np.nan_to_num(accuracy), width, color=BLUE, label="accuracy")
     upper.plot(confidence, accuracy, "o", color=ORANGE, ms=6, label="mean confidence of the bin")
     error = f"expected error {100 * found.error:.1f} points"
-    upper.set_title(f"Calibration on the {part} images, {error}", fontsize=15)
+    upper.set_title(f"Calibration on the {split} images, {error}", fontsize=15)
     upper.set_ylabel("accuracy, %", fontsize=13)
     upper.legend(fontsize=12, loc="upper left")
     lower.bar(100 * middles, found.count, width, color=GREY)
@@ -98,9 +79,21 @@ def plot_calibration(found: Calibration, part: str) -> Figure:
     return figure
 
 
-def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
-    if len(names) > _MOST_NAMES:
-        return
-    shown = [short(name) for name in names]
-    axes.set_xticks(range(len(names)), shown, rotation=90, fontsize=11)
-    axes.set_yticks(range(len(names)), shown, fontsize=11)
+def _matrix(axes: Axes, values: np.ndarray, names: Sequence[str], form: str) -> None:
+    """Values, (C, C), as shades of blue, and as numbers where there is room for them."""
+    n = len(names)
+    # Mistakes are few: their shades end where the most frequent one lies.
+    limit = max(values[~np.eye(n, dtype=bool)].max(initial=0), 1e-9)
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=limit * 1.6)
+    axes.set_xlabel("predicted", fontsize=13)
+    axes.set_ylabel("actual", fontsize=13)
+    if n <= _MOST_NAMES:
+        shown = [short(name) for name in names]
+        axes.set_xticks(range(n), shown, rotation=90, fontsize=11)
+        axes.set_yticks(range(n), shown, fontsize=11)
+    if n <= _MOST_NUMBERS:
+        for (row, column), value in np.ndenumerate(values):
+            if value:
+                colour = "white" if value > limit else "black"
+                text = form.format(value)
+                axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)

@@ -1,6 +1,4 @@
-"""What all pictures share. Colours are Okabe and Ito's, which the colour-blind tell apart."""
-
-from collections.abc import Sequence
+"""What all pictures share. The colours are Okabe and Ito's, safe for the colour-blind."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +18,7 @@ def figure_with_axes(
 
 
 def style_axes(axes: Axes, title: str, x: str, y: str) -> None:
-    """Title, names, a faint grid, and sizes that can be read at half size."""
+    """Title, names, a faint grid, and letters that can be read at half size."""
     axes.set_title(title, fontsize=16)
     axes.set_xlabel(x, fontsize=14)
     axes.set_ylabel(y, fontsize=14)
@@ -29,20 +27,11 @@ def style_axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def highest_loss(train: Sequence[float], valid: Sequence[float]) -> float:
-    """The top of a picture of losses.
-
-    Early in a cycle single epochs can lie far above all others; they run out of the picture, so
-    that it shows the others.
-    """
-    return max(*train, min(max(valid), 1.5 * max(train)))
-
-
 def plain(name: str) -> str:
-    """A folder's name as text, where matplotlib would read dollars as formulas."""
+    """The name of a class or a run as text: matplotlib would read dollars as formulas."""
     return name.replace("$", r"\$")
 
 
 def short(name: str, most: int = 14) -> str:
-    """A folder's name with room for `most` letters, and no formula in it."""
+    """The same, cut to at most `most` letters."""
     return plain(name if len(name) <= most else name[: most - 1] + "…")

@@ -1,222 +1,226 @@
-"""The page's curves: which there are, and where their lines lie; the template draws them."""
+"""The curves of a run: their data, for PNG and page alike, and where the page draws it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from s11_fastai.lr_bounds import LRBounds
-from s11_fastai.plots.style import highest_loss
+from s11_fastai.plots.curves import (
+    ACCURACY,
+    LOSS,
+    RANGE_TEST,
+    SCHEDULE,
+    Line,
+    Names,
+    highest_shown_loss,
+    range_test_limits,
+)
 from s11_fastai.report import reference_log as reference
 from s11_fastai.runs.records import Records
 
-WIDTH, HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 16, 14, 50
 _MOST_POINTS = 400
+
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Series:
-    """One line: its name, its CSS class, and its values in the axes' units."""
+class Curve:
+    """One picture of curves as data; the page draws all `lines`, the PNG those of the run alone.
+
+    The key of a line is its CSS class: "train", "valid", or "reference" and another word. `x_text`
+    and `y_text` are formats of what the pointer shows. The ranges are those of the axes where they
+    do not follow from the lines. `marks` are vertical lines: where each lies, and its label.
+    """
+
+    names: Names
+    lines: Mapping[str, Line]
+    x_text: str
+    y_text: str
+    x_range: Range | None = None
+    y_range: Range | None = None
+    log_x: bool = False
+    marks: tuple[tuple[float, str], ...] = ()
+
+
+def accuracy(records: Records) -> Curve | None:
+    """The accuracy after each epoch, in percent; None before the first epoch is over."""
+    if not records.history:
+        return None
+    lines = _both_splits(records, "accuracy", scale=100)
+    lines |= _reference(records, "test", reference.TEST_ACCURACY, scale=100)
+    lines |= _reference(records, "train", reference.TRAIN_ACCURACY, scale=100)
+    return Curve(ACCURACY, lines, "epoch {:.0f}", "{:.2f}%", x_range=(1, records.config["epochs"]))
+
+
+def loss(records: Records) -> Curve | None:
+    """The loss of each epoch, in nats; None before the first epoch is over."""
+    if not records.history:
+        return None
+    lines = _both_splits(records, "loss")
+    train, valid = lines["train"].y, lines["valid"].y
+    return Curve(
+        LOSS,
+        lines,
+        "epoch {:.0f}",
+        "{:.4f}",
+        x_range=(1, records.config["epochs"]),
+        y_range=(min(*train, *valid), highest_shown_loss(train, valid)),
+    )
+
+
+def schedule(records: Records) -> Curve | None:
+    """The learning rate of each step; None before the first epoch is over."""
+    if not records.history:
+        return None
+    lrs = [step.lr for step in records.steps]
+    per_epoch = len(lrs) / len(records.history)
+    lines = {"valid": Line("lr", [i / per_epoch for i in range(len(lrs))], lrs)}
+    lines |= _reference(records, "lr", reference.LR)
+    return Curve(
+        SCHEDULE,
+        lines,
+        "epoch {:.2f}",
+        "{:.3g}",
+        x_range=(0, records.config["epochs"]),
+        y_range=(0, max(max(line.y) for line in lines.values())),
+    )
+
+
+def range_test(records: Records) -> Curve | None:
+    """The smoothed loss at each learning rate; None where there was no range test."""
+    bounds = records.bounds
+    if not bounds or not bounds.lrs:
+        return None
+    return Curve(
+        RANGE_TEST,
+        {"valid": Line("loss", bounds.lrs, bounds.losses)},
+        "lr {:.3g}",
+        "{:.4f}",
+        y_range=range_test_limits(bounds.losses),
+        log_x=True,
+        marks=(
+            (bounds.lr_min, f"LRMIN {bounds.lr_min:.3g}"),
+            (bounds.lr_max, f"LRMAX {bounds.lr_max:.3g}"),
+        ),
+    )
+
+
+# In the order of the page, by the names of their files in `figures/`.
+CURVES: dict[str, Callable[[Records], Curve | None]] = {
+    "accuracy": accuracy,
+    "loss": loss,
+    "schedule": schedule,
+    "lr_find": range_test,
+}
+
+
+def _both_splits(records: Records, quantity: str, scale: float = 1) -> dict[str, Line]:
+    epochs = [row.epoch for row in records.history]
+    return {
+        split: Line(
+            name, epochs, [scale * getattr(row, f"{split}_{quantity}") for row in records.history]
+        )
+        for split, name in (("train", "train"), ("valid", records.evaluated_on))
+    }
+
+
+def _reference(
+    records: Records, name: str, log: tuple[float, ...], scale: float = 1
+) -> dict[str, Line]:
+    """The reference's log for as many epochs as the run has, where the images are the same."""
+    if not records.is_cifar10:
+        return {}
+    values = [scale * value for value in log[: records.config["epochs"]]]
+    epochs = range(1, len(values) + 1)
+    return {f"reference {name}": Line(f"reference, {name}", epochs, values)}
+
+
+class PlacedLine(TypedDict):
+    """A line on the page: its points as SVG writes them, and for the pointer x, y and the values
+    of each point as text."""
 
     name: str
     kind: str
-    x: Sequence[float]
-    y: Sequence[float]
+    points: str
+    at: list[tuple[float, float, str, str]]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A set of lines over one x axis, placed in a box of WIDTH by HEIGHT.
+    """A Curve in its box on the page: ticks and marks are (place, label)."""
 
-    `x_ticks` and `y_ticks` are (place, label); `lines` have points, an SVG attribute, and for the
-    pointer `at`, each point's x, y and label; `marks` are vertical lines (place, label).
-    """
-
-    key: str
-    title: str
-    x_label: str
-    y_label: str
+    curve: Curve
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    lines: list[dict]
+    lines: list[PlacedLine]
     marks: list[tuple[float, str]]
 
-    left, right, top, bottom = _LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
+    width, height = 640, 320
+    left, right, top, bottom = 76, 640 - 16, 14, 320 - 50
 
 
-def chart(
-    key: str,
-    title: str,
-    x_label: str,
-    y_label: str,
-    series: Sequence[Series],
-    *,
-    x_text: Callable[[float], str] = "{:g}".format,
-    y_text: Callable[[float], str] = "{:.3g}".format,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
-    log_x: bool = False,
-    marks: Sequence[tuple[float, str]] = (),
-) -> Chart:
-    """Place the series; `x_text` and `y_text` say a value as the pointer shows it."""
-    series = [_thinned(s) for s in series]
-    xs = [x for s in series for x in s.x] + [x for x, _ in marks]
-    first, last = x_range or (min(xs), max(xs))
-    ys = [y for s in series for y in s.y]
-    low, high = y_range or (min(ys), max(ys))
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    to_x = _scale(first, last, _LEFT, WIDTH - _RIGHT, log=log_x)
-    to_y = _scale(low, high, HEIGHT - _BOTTOM, _TOP)
-    x_locator = LogLocator(numticks=8) if log_x else MaxNLocator(8, integer=x_label == "epoch")
+def place(curve: Curve) -> Chart:
+    """Where everything of a curve lies; raises ValueError where a value is NaN or infinite."""
+    xs = [x for line in curve.lines.values() for x in line.x] + [x for x, _ in curve.marks]
+    ys = [y for line in curve.lines.values() for y in line.y]
+    if not all(map(math.isfinite, [*xs, *ys])):
+        raise ValueError("a value is NaN or infinite")
+    x_range = curve.x_range or (min(xs), max(xs))
+    y_range = curve.y_range or (min(ys), max(ys))
+    if y_range[0] == y_range[1]:
+        y_range = y_range[0] - 0.5, y_range[1] + 0.5
+    to_x = _scale(x_range, Chart.left, Chart.right, log=curve.log_x)
+    to_y = _scale(y_range, Chart.bottom, Chart.top)
+    x_ticks = LogLocator(numticks=8) if curve.log_x else MaxNLocator(8, integer=_in_epochs(curve))
     return Chart(
-        key,
-        title,
-        x_label,
-        y_label,
-        [(to_x(x), f"{x:g}") for x in x_locator.tick_values(first, last) if first <= x <= last],
-        [(to_y(y), f"{y:g}") for y in MaxNLocator(5).tick_values(low, high) if low <= y <= high],
-        [
-            {
-                "name": s.name,
-                "kind": s.kind,
-                "points": " ".join(f"{to_x(x)},{to_y(y)}" for x, y in zip(s.x, s.y, strict=True)),
-                "at": [
-                    [to_x(x), to_y(y), x_text(x), y_text(y)] for x, y in zip(s.x, s.y, strict=True)
-                ],
-            }
-            for s in series
-        ],
-        [(to_x(x), label) for x, label in marks],
+        curve,
+        _ticks(x_ticks, x_range, to_x),
+        _ticks(MaxNLocator(5), y_range, to_y),
+        [_place_line(kind, line, curve, to_x, to_y) for kind, line in curve.lines.items()],
+        [(to_x(x), label) for x, label in curve.marks],
     )
 
 
-def _scale(low: float, high: float, start: float, end: float, log: bool = False) -> Callable:
-    """Values to places, to a tenth of a pixel; what lies outside of the range, lies outside."""
-    change = math.log if log else float
-    low, high = change(low), change(high)
+def _in_epochs(curve: Curve) -> bool:
+    return curve.names.x == "epoch"
+
+
+def _ticks(
+    locator: LogLocator | MaxNLocator, values: Range, to_place: Callable[[float], float]
+) -> list[tuple[float, str]]:
+    low, high = values
+    return [(to_place(v), f"{v:g}") for v in locator.tick_values(low, high) if low <= v <= high]
+
+
+def _place_line(kind: str, line: Line, curve: Curve, to_x: Callable, to_y: Callable) -> PlacedLine:
+    at = [
+        (to_x(x), to_y(y), curve.x_text.format(x), curve.y_text.format(y))
+        for x, y in _thinned(line)
+    ]
+    points = " ".join(f"{x},{y}" for x, y, *_ in at)
+    return {"name": line.name, "kind": kind, "points": points, "at": at}
+
+
+def _scale(values: Range, start: float, end: float, log: bool = False) -> Callable[[float], float]:
+    """From a value to its place, to a tenth of a pixel; from outside of the range to outside."""
+    change: Callable[[float], float] = math.log if log else float
+    low, high = map(change, values)
     span = high - low or 1.0
 
-    def place(value: float) -> float:
+    def to_place(value: float) -> float:
         return round(start + (change(value) - low) / span * (end - start), 1)
 
-    return place
+    return to_place
 
 
-def _thinned(series: Series) -> Series:
-    """At most about 400 points, the first, the last and the highest among them."""
-    n = len(series.x)
-    step = -(-n // _MOST_POINTS)
+def _thinned(line: Line) -> list[tuple[float, float]]:
+    """The points of a line, at most about 400: the first, the last and the highest among them."""
+    points = list(zip(line.x, line.y, strict=True))
+    step = -(-len(points) // _MOST_POINTS)
     if step <= 1:
-        return series
-    peak = max(range(n), key=series.y.__getitem__)
-    kept = sorted({*range(0, n, step), n - 1, peak})
-    return Series(
-        series.name, series.kind, [series.x[i] for i in kept], [series.y[i] for i in kept]
-    )
-
-
-def charts_of(records: Records) -> list[Chart]:
-    """Accuracy, loss and lr of the epochs that are over, and the range test where there was one."""
-    found = []
-    if records.history:
-        found += [_accuracy(records), _loss(records), _lr(records)]
-    if records.bounds and records.bounds.lrs:
-        found.append(_range_test(records.bounds))
-    return found
-
-
-def _accuracy(records: Records) -> Chart:
-    return chart(
-        "accuracy",
-        "Accuracy of each epoch",
-        "epoch",
-        "accuracy, %",
-        _both_parts(records, "accuracy", scale=100)
-        + _reference(records, test=reference.TEST_ACCURACY, train=reference.TRAIN_ACCURACY),
-        x_text="epoch {:.0f}".format,
-        x_range=(1, records.config["epochs"]),
-        y_text="{:.2f}%".format,
-    )
-
-
-def _loss(records: Records) -> Chart:
-    lines = _both_parts(records, "loss")
-    lowest = min(min(line.y) for line in lines)
-    return chart(
-        "loss",
-        "Loss of each epoch",
-        "epoch",
-        "loss, nats",
-        lines,
-        x_text="epoch {:.0f}".format,
-        x_range=(1, records.config["epochs"]),
-        y_text="{:.4f}".format,
-        y_range=(lowest, highest_loss(*(line.y for line in lines))),
-    )
-
-
-def _lr(records: Records) -> Chart:
-    steps, per_epoch = records.steps, len(records.steps) / len(records.history)
-    places = [i / per_epoch for i in range(len(steps))]
-    lines = [Series("lr", "valid", places, [step.lr for step in steps])]
-    lines += _reference(records, lr=reference.LR)
-    return chart(
-        "lr",
-        "Learning rate of each step",
-        "epoch",
-        "learning rate",
-        lines,
-        x_text="epoch {:.2f}".format,
-        x_range=(0, records.config["epochs"]),
-        y_range=(0, max(max(line.y) for line in lines)),
-    )
-
-
-def _range_test(bounds: LRBounds) -> Chart:
-    # The end of the test is a wall; what matters is the valley before it.
-    lowest = min(bounds.losses)
-    height = max(bounds.losses[: bounds.losses.index(lowest) + 1]) - lowest
-    return chart(
-        "lr_find",
-        "Learning-rate range test",
-        "learning rate",
-        "training loss, smoothed",
-        [Series("loss", "valid", bounds.lrs, bounds.losses)],
-        x_text="lr {:.3g}".format,
-        y_text="{:.4f}".format,
-        y_range=(lowest - 0.1 * height, lowest + 1.4 * height),
-        log_x=True,
-        marks=[
-            (bounds.lr_min, f"LRMIN {bounds.lr_min:.3g}"),
-            (bounds.lr_max, f"LRMAX {bounds.lr_max:.3g}"),
-        ],
-    )
-
-
-def _both_parts(records: Records, quantity: str, scale: float = 1) -> list[Series]:
-    epochs = [row.epoch for row in records.history]
-    return [
-        Series(
-            name, part, epochs, [scale * getattr(r, f"{part}_{quantity}") for r in records.history]
-        )
-        for name, part in (("train", "train"), (records.evaluated_on, "valid"))
-    ]
-
-
-def _reference(records: Records, **logs: tuple[float, ...]) -> list[Series]:
-    """The reference's log as far as the run's plan, where it is of the same images; in percent."""
-    if not records.is_cifar10:
-        return []
-    logs = {name: log[: records.config["epochs"]] for name, log in logs.items()}
-    return [
-        Series(
-            f"reference, {name}",
-            f"reference {name}",
-            range(1, len(log) + 1),
-            [value if name == "lr" else 100 * value for value in log],
-        )
-        for name, log in logs.items()
-    ]
+        return points
+    peak = max(range(len(points)), key=line.y.__getitem__)
+    kept = sorted({*range(0, len(points), step), len(points) - 1, peak})
+    return [points[i] for i in kept]

@@ -1,89 +1,170 @@
-"""The page that a person opens: the records of a run folder, made into one file."""
+"""The page that a person opens: the records of a run and its pictures, made into one file."""
+
+from __future__ import annotations
 
 import base64
+import html
 import io
-import shlex
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
+from fastai.callback.core import Callback
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
+from s11_fastai.callbacks.checkpoint import SaveCheckpoints
+from s11_fastai.cli import command_of, command_to_resume
+from s11_fastai.errors import S11Error
+from s11_fastai.report import pictures
 from s11_fastai.report import reference_log as reference
-from s11_fastai.report.curves import HEIGHT, WIDTH, charts_of
-from s11_fastai.runs.records import Records, read_records
-from s11_fastai.runs.settings import DEFAULTS, flag
+from s11_fastai.report.curves import CURVES, Chart, place
+from s11_fastai.runs.records import Records
+from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import write_atomically
 
-# The pictures in the order of the page, each with its caption and what it shows in words.
-PICTURES = {
-    "misclassified": "Misclassified images, with the class that was predicted and the actual one",
-    "top_losses": "The images with the highest losses",
-    "gradcam": "Where the network looked: Grad-CAM of those images for both classes",
-    "gradcam_layers": "Grad-CAM of five of them through the network's layers",
-    "confused_pairs": "The pairs most often confused",
-    "confusion": "Which classes are taken for which",
-    "per_class": "Precision and recall of each class",
-    "calibration": "How often the network is right when it is this sure",
-    "samples": "Five training images of each class",
-    "augmented": "One training image as the network sees it",
-}
-WIDE = {"gradcam", "confusion"}  # two columns of the page
+State = Literal["running", "stopped", "finished"]
 
 
-def write_report(run: Path, state: str = "finished", results: Mapping | None = None) -> Path:
-    """Make `report.html` from the records in the run folder, on which alone it depends.
+def write_page(records: Records, state: State = "finished") -> Path:
+    """Write `report.html` beside the figures of a run, which it takes in: it asks for nothing else.
 
-    `state` is "running", "stopped" or "finished"; `results` stand in for those that are not
-    written yet. The pictures are inside, the page asks for nothing. Raises S11Error for a folder
-    that holds no run.
+    Whatever cannot be shown is left out, and the page says so. Raises OSError where the file cannot
+    be written, and nothing else.
     """
-    records = read_records(run)
-    if results:
-        records = replace(records, results=dict(results))
-    page = _template().render(
-        run=records,
-        state=state,
-        now=time.time(),
-        pace=_pace(records),
-        charts=charts_of(records),
-        width=WIDTH,
-        height=HEIGHT,
-        reference=reference if records.is_cifar10 else None,
-        pictures=[
-            (name, picture, caption)
-            for name, caption in PICTURES.items()
-            if (picture := embedded(run / "figures" / f"{name}.png"))
-        ],
-        wide=WIDE,
-        command=command(records.config),
-    )
-    write_atomically(run / "report.html", page)
-    return run / "report.html"
+    try:
+        page = _render(records, state)
+    except Exception as error:
+        page = _without_template(state, error)
+    path = records.path / "report.html"
+    write_atomically(path, page)
+    return path
 
 
-def command(config: Mapping) -> str:
-    """The command that makes the run again, settings that are the default left out."""
-    words = ["python", "experiments/run.py"]
-    for name, value in config.items():
-        if value != DEFAULTS[name]:
-            words += [flag(name), str(value)]
-    return shlex.join(words)
+class LivePage(Callback):
+    """Writes the page of a run that goes on, when the fit begins and after each epoch.
+
+    Only an OSError ends the fit; where there are no records to be had, the old page stays, and the
+    log says why.
+    """
+
+    order = SaveCheckpoints.order + 2  # a run whose page can be read can be resumed
+
+    def __init__(self, run: Run) -> None:
+        self.run_ = run
+
+    def before_fit(self) -> None:
+        self.run_.folder.check()
+        write_page(self.run_.records(), "running")
+
+    def after_epoch(self) -> None:
+        self.before_fit()
+
+
+class RunReport:
+    """What a run shows of itself: pictures and page, while it goes on and at its end.
+
+    However the block ends, the page does not go on saying that the run goes on. For processes
+    other than the main one there is nothing to show.
+    """
+
+    def __init__(self, run: Follower) -> None:
+        self.run = run if isinstance(run, Run) else None
+
+    def __enter__(self) -> RunReport:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self.run is not None:
+            with suppress(OSError, S11Error):  # what ended the run is what is to be said
+                self.run.folder.check()
+                write_page(self.run.records(), "stopped")
+
+    def callbacks(self) -> list[Callback]:
+        """What keeps the page up to date during the fit; the training images are drawn first."""
+        if self.run is None:
+            return []
+        pictures.draw_images(self.run.folder.path, self.run.images, self.run.settings.seed)
+        return [LivePage(self.run)]
+
+    def draw(self, records: Records) -> None:
+        """All pictures and the page of a run whose training is over."""
+        assert self.run is not None
+        pictures.draw_records(records)
+        pictures.draw_predictions(records.path, self.run.learn, records.settings.seed)
+        write_page(records)
 
 
 def embedded(picture: Path) -> str | None:
-    """The picture as a data URI, as WebP, which takes a third of the room; None where it cannot
-    be read."""
+    """A picture as a data URI, in WebP, which takes a third of the bytes; None where it cannot be
+    read."""
     packed = io.BytesIO()
     try:
         with Image.open(picture, formats=("PNG",)) as image:
             image.convert("RGB").save(packed, "WEBP", quality=82)
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # a damaged file can mean nearly anything
         return None
     return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
+
+
+def _render(records: Records, state: State) -> str:
+    charts, without = _charts(records)
+    shown, missing = _pictures(records.path / "figures", finished=state == "finished")
+    return _template().render(
+        run=records,
+        state=state,
+        now=time.time(),
+        pace=_pace(records),
+        charts=charts,
+        pictures=shown,
+        left_out=without + missing,
+        reference=reference if records.is_cifar10 else None,
+        command=command_of(records.settings),
+        command_to_resume=command_to_resume("FOLDER"),
+    )
+
+
+def _charts(records: Records) -> tuple[dict[str, Chart], list[str]]:
+    """The curves by their names, and a word on each that cannot be drawn."""
+    charts, without = {}, []
+    for name, make in CURVES.items():
+        try:
+            if curve := make(records):
+                charts[name] = place(curve)
+        except Exception as error:  # damaged records can mean nearly anything
+            without.append(f"the curve {name} ({error})")
+    return charts, without
+
+
+def _pictures(folder: Path, finished: bool) -> tuple[list[tuple], list[str]]:
+    """(Picture, data URI) of those on the page, and a word on each that cannot be read.
+
+    A picture that is not there is one of the latter where the run is finished.
+    """
+    shown, missing = [], []
+    for picture in pictures.PICTURES:
+        path = folder / f"{picture.name}.png"
+        if picture.caption is None or not (finished or path.exists()):
+            continue
+        if uri := embedded(path):
+            shown.append((picture, uri))
+        else:
+            missing.append(f"{path.name} (it is missing or damaged)")
+    return shown, missing
+
+
+def _without_template(state: State, error: Exception) -> str:
+    """What is left of the page where nothing of it can be made."""
+    why = html.escape(f"{type(error).__name__}: {error}")
+    refresh = '<meta http-equiv="refresh" content="30">' if state == "running" else ""
+    return (
+        f'<!doctype html>\n<html lang="en" data-state="{html.escape(state)}">\n'
+        f'<meta charset="utf-8">{refresh}<link rel="icon" href="data:,">\n'
+        f"<title>A run, {html.escape(state)}</title>\n<h1>The page could not be made</h1>\n"
+        f"<p>{why}</p>\n<p>The run's own files are not changed by this.</p>\n</html>\n"
+    )
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,11 @@
-"""The pictures of a run, from its records, its images and its network."""
+"""The pictures of a run: one function for each, and one table of them all, PICTURES, at the end."""
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +15,7 @@ from torch import Tensor
 from s11_fastai import interpret, plots
 from s11_fastai.data.transforms import HOLE, channel_stats, cutout_, draw, pad_crop_flip, to_batch
 from s11_fastai.learner import S11Learner
+from s11_fastai.report import curves
 from s11_fastai.runs.records import Records
 from s11_fastai.sources import ImageSet
 from s11_fastai.storage import write_atomically
@@ -19,72 +24,93 @@ _LAYERS = ("prep", "layer1", "layer2", "layer3")
 
 
 def draw_images(run: Path, images: ImageSet, seed: int) -> None:
-    """What goes in: `samples` and `augmented`."""
-    train = images.train
-    _write(run, "samples", plots.plot_samples(train.images, train.labels, images.classes))
-    _write(run, "augmented", plots.plot_augmented(train.images[0], draws_of(images, 0, seed)))
+    """Write the pictures of the training images into the folder of a run."""
+    _draw(run, Inputs(images, seed))
 
 
 def draw_records(records: Records) -> None:
-    """How training went: `lr_find`, where the bounds were found; `schedule`, `loss`, `accuracy`."""
-    run, bounds, lrs = records.path, records.bounds, [step.lr for step in records.steps]
-    if bounds and bounds.lrs:
-        _write(
-            run,
-            "lr_find",
-            plots.plot_lr_find(bounds.lrs, bounds.losses, bounds.lr_min, bounds.lr_max),
-        )
-    if not records.history:
-        return
-    _write(run, "schedule", plots.plot_schedule(lrs, len(lrs) // len(records.history)))
-    for quantity in ("loss", "accuracy"):
-        train, valid = (
-            [getattr(row, f"{part}_{quantity}") for row in records.history]
-            for part in ("train", "valid")
-        )
-        _write(run, quantity, plots.plot_history(train, valid, records.evaluated_on, quantity))
+    """Write the pictures of how training went, as far as it went, into the folder of the run."""
+    _draw(records.path, records)
 
 
 def draw_predictions(run: Path, learn: S11Learner, seed: int) -> None:
-    """What went wrong: everything that one pass over the evaluated images shows."""
-    images = learn.dls.valid.images
-    names, part, pixels = images.classes, images.evaluated_on, images.valid.images
-    found = interpret.predict(learn.model, learn.dls.valid)
+    """Write the pictures of what the network says of the evaluated images."""
+    _draw(run, Evaluation(learn, seed))
 
-    chosen = interpret.misclassified(found, 25, seed)
-    wrong, total = found.take(chosen), int((found.classes != found.labels).sum())
-    _write(
-        run, "misclassified", plots.plot_misclassified(pixels[chosen], wrong, names, part, total)
-    )
-    _draw_grad_cam(run, learn, pixels[chosen], wrong, chosen)
 
-    highest = interpret.top_losses(found, 25)
-    _write(
-        run,
-        "top_losses",
-        plots.plot_top_losses(pixels[highest], found.take(highest), names, part),
-    )
-    counts = interpret.confusion(found)
-    _write(run, "confusion", plots.plot_confusion(counts, names, part))
-    precision, recall = interpret.precision_and_recall(counts)
-    _write(run, "per_class", plots.plot_per_class(precision, recall, names, part))
-    _write(run, "calibration", plots.plot_calibration(interpret.calibration(found), part))
-    pairs = interpret.confused_pairs(counts, 8)
-    examples = [
-        pixels[np.flatnonzero((found.labels == a) & (found.classes == p))[:5]] for a, p, _ in pairs
-    ]
-    _write(run, "confused_pairs", plots.plot_confused_pairs(pairs, examples, names, part))
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a picture as a whole file, in the format that its name ends with."""
+    image = io.BytesIO()
+    figure.savefig(image, format=path.suffix[1:].lower())
+    write_atomically(path, image.getvalue())
+
+
+class Inputs(NamedTuple):
+    """What goes into the network: the images, and the seed of their augmentation."""
+
+    images: ImageSet
+    seed: int
+
+
+class Evaluation:
+    """What a network says of the evaluated images, each thing computed when it is first needed.
+
+    `seed` chooses which misclassified images are shown.
+    """
+
+    def __init__(self, learn: S11Learner, seed: int) -> None:
+        images = images_of(learn)
+        self.learn, self.seed = learn, seed
+        self.pixels, self.names = images.valid.images, images.classes
+        self.split = images.evaluated_on
+
+    @cached_property
+    def predictions(self) -> interpret.Predictions:
+        """Those of all evaluated images."""
+        return interpret.predict(self.learn.model, self.learn.dls.valid)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How often each class is taken for each."""
+        return interpret.confusion(self.predictions)
+
+    @cached_property
+    def wrong(self) -> np.ndarray:
+        """The indices of up to 25 misclassified images."""
+        return interpret.misclassified(self.predictions, 25, self.seed)
+
+    @cached_property
+    def wrong_predictions(self) -> interpret.Predictions:
+        """Those of the images of `wrong`."""
+        return self.predictions.take(self.wrong)
+
+    def grad_cam(self, layer: str, classes: np.ndarray) -> np.ndarray:
+        """Grad-CAM at a layer of the first n images of `wrong`, for n classes, one of each."""
+        if not len(classes):
+            return np.empty((0, 1, 1))
+        return interpret.grad_cam(
+            self.learn.model, layer, self._wrong_inputs[: len(classes)], classes
+        )
+
+    @cached_property
+    def _wrong_inputs(self) -> Tensor:
+        return as_the_network_sees(self.learn, self.wrong)
+
+
+def images_of(learn: S11Learner) -> ImageSet:
+    """The images that a Learner is trained and evaluated on."""
+    return learn.dls.valid.images
 
 
 def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
-    """Some of the evaluated images by their indices, float32 (n, 3, 32, 32), normalised."""
-    first = len(learn.dls.valid.images.train.labels)
+    """Some of the evaluated images by their indices: float32 (n, 3, H, W), normalised."""
+    first = len(images_of(learn).train.labels)
     loader = learn.dls.test_dl([first + int(i) for i in chosen], bs=len(chosen))
     return loader.one_batch()[0].as_subclass(Tensor)
 
 
-def draws_of(images: ImageSet, index: int, seed: int, n: int = 16) -> np.ndarray:
-    """What the first `n` epochs show of one training image, uint8 (n, 32, 32, 3)."""
+def augmented_versions(images: ImageSet, index: int, seed: int, n: int = 16) -> np.ndarray:
+    """One training image as the first `n` epochs show it, uint8 (n, H, W, 3)."""
     image = images.train.images[[index]]
     mean = torch.tensor(channel_stats(images.train.images)[0])[:, None, None] * 255
     shown = []
@@ -95,35 +121,160 @@ def draws_of(images: ImageSet, index: int, seed: int, n: int = 16) -> np.ndarray
     return np.concatenate(shown)
 
 
-def _draw_grad_cam(
-    run: Path,
-    learn: S11Learner,
-    pixels: np.ndarray,
-    wrong: interpret.Predictions,
-    chosen: np.ndarray,
-) -> None:
-    names, none = learn.dls.valid.images.classes, np.empty((0, 1, 1))
-    x = as_the_network_sees(learn, chosen) if len(chosen) else None
+def _samples(inputs: Inputs) -> Figure:
+    train = inputs.images.train
+    return plots.plot_samples(train.images, train.labels, inputs.images.classes)
 
-    def cam(layer: str, classes: np.ndarray, n: int = 25) -> np.ndarray:
-        return none if x is None else interpret.grad_cam(learn.model, layer, x[:n], classes[:n])
 
-    last = _LAYERS[-1]
-    figure = plots.plot_grad_cam(
-        pixels, cam(last, wrong.classes), cam(last, wrong.labels), wrong, names, last
+def _augmented(inputs: Inputs) -> Figure:
+    images, seed = inputs
+    return plots.plot_augmented(images.train.images[0], augmented_versions(images, 0, seed))
+
+
+def _lr_find(records: Records) -> Figure | None:
+    if not (curve := curves.range_test(records)):
+        return None
+    line, ((lr_min, _), (lr_max, _)) = curve.lines["valid"], curve.marks
+    return plots.plot_lr_find(line.x, line.y, lr_min, lr_max)
+
+
+def _schedule(records: Records) -> Figure | None:
+    if not (curve := curves.schedule(records)):
+        return None
+    return plots.plot_schedule(curve.lines["valid"].x, curve.lines["valid"].y)
+
+
+def _loss(records: Records) -> Figure | None:
+    curve = curves.loss(records)
+    return plots.plot_loss(curve.lines["train"], curve.lines["valid"]) if curve else None
+
+
+def _accuracy(records: Records) -> Figure | None:
+    curve = curves.accuracy(records)
+    return plots.plot_accuracy(curve.lines["train"], curve.lines["valid"]) if curve else None
+
+
+def _misclassified(found: Evaluation) -> Figure:
+    total = int((found.predictions.classes != found.predictions.labels).sum())
+    return plots.plot_misclassified(
+        found.pixels[found.wrong], found.wrong_predictions, found.names, found.split, total
     )
-    _write(run, "gradcam", figure)
-    maps = {layer: cam(layer, wrong.classes, 5) for layer in _LAYERS}
-    few = wrong.take(np.arange(len(chosen))[:5])
-    _write(run, "gradcam_layers", plots.plot_grad_cam_layers(pixels[:5], maps, few, names))
 
 
-def write_figure(path: Path, figure: Figure) -> None:
-    """Write the picture whole, in the format that its name ends with."""
-    image = io.BytesIO()
-    figure.savefig(image, format=path.suffix[1:].lower())
-    write_atomically(path, image.getvalue())
+def _top_losses(found: Evaluation) -> Figure:
+    highest = interpret.top_losses(found.predictions, 25)
+    return plots.plot_top_losses(
+        found.pixels[highest], found.predictions.take(highest), found.names, found.split
+    )
 
 
-def _write(run: Path, name: str, figure: Figure) -> None:
-    write_figure(run / "figures" / f"{name}.png", figure)
+def _gradcam(found: Evaluation) -> Figure:
+    layer, wrong = _LAYERS[-1], found.wrong_predictions
+    predicted, actual = (found.grad_cam(layer, c) for c in (wrong.classes, wrong.labels))
+    return plots.plot_grad_cam(
+        found.pixels[found.wrong], predicted, actual, wrong, found.names, layer
+    )
+
+
+def _gradcam_layers(found: Evaluation) -> Figure:
+    few = found.predictions.take(found.wrong[:5])
+    maps = {layer: found.grad_cam(layer, few.classes) for layer in _LAYERS}
+    return plots.plot_grad_cam_layers(found.pixels[found.wrong[:5]], maps, few, found.names)
+
+
+def _confused_pairs(found: Evaluation) -> Figure:
+    pairs = interpret.confused_pairs(found.counts, 8)
+    labels, guesses = found.predictions.labels, found.predictions.classes
+    examples = [
+        found.pixels[np.flatnonzero((labels == actual) & (guesses == predicted))[:5]]
+        for actual, predicted, _ in pairs
+    ]
+    return plots.plot_confused_pairs(pairs, examples, found.names, found.split)
+
+
+def _confusion(found: Evaluation) -> Figure:
+    return plots.plot_confusion(found.counts, found.names, found.split)
+
+
+def _per_class(found: Evaluation) -> Figure:
+    precision, recall = interpret.precision_and_recall(found.counts)
+    return plots.plot_per_class(precision, recall, found.names, found.split)
+
+
+def _calibration(found: Evaluation) -> Figure:
+    return plots.plot_calibration(interpret.calibration(found.predictions), found.split)
+
+
+Source = TypeVar("Source")
+
+
+@dataclass(frozen=True)
+class Picture(Generic[Source]):
+    """One picture: the name of its file, what it is drawn from and by which function.
+
+    `draw` returns None where there is nothing to show. Without a caption the picture is not on the
+    page, which draws the curves itself. A `wide` one takes two columns of the page.
+    """
+
+    name: str
+    source: type[Source]
+    draw: Callable[[Source], Figure | None]
+    caption: str | None = None
+    wide: bool = False
+
+
+# In the order of the page. The caption is also what is read out in the picture's place.
+PICTURES: tuple[Picture, ...] = (
+    Picture("lr_find", Records, _lr_find),
+    Picture("schedule", Records, _schedule),
+    Picture("loss", Records, _loss),
+    Picture("accuracy", Records, _accuracy),
+    Picture(
+        "misclassified",
+        Evaluation,
+        _misclassified,
+        "Misclassified images, each with its predicted and its actual class",
+    ),
+    Picture("top_losses", Evaluation, _top_losses, "The images with the highest losses"),
+    Picture(
+        "gradcam",
+        Evaluation,
+        _gradcam,
+        "Where the network looks: Grad-CAM of the misclassified images, for the predicted and for "
+        "the actual class",
+        wide=True,
+    ),
+    Picture(
+        "gradcam_layers",
+        Evaluation,
+        _gradcam_layers,
+        "Grad-CAM of five misclassified images, layer by layer",
+    ),
+    Picture(
+        "confused_pairs", Evaluation, _confused_pairs, "The pairs of classes most often confused"
+    ),
+    Picture(
+        "confusion",
+        Evaluation,
+        _confusion,
+        "The confusion matrix: how often each class is taken for each other",
+        wide=True,
+    ),
+    Picture("per_class", Evaluation, _per_class, "Precision and recall of each class"),
+    Picture(
+        "calibration",
+        Evaluation,
+        _calibration,
+        "Calibration: how often the network is right when it is this sure",
+    ),
+    Picture("samples", Inputs, _samples, "Five training images of each class"),
+    Picture("augmented", Inputs, _augmented, "One training image as 16 epochs show it"),
+)
+
+
+def _draw(run: Path, source: Inputs | Records | Evaluation) -> None:
+    for picture in PICTURES:
+        if isinstance(source, picture.source):
+            figure = picture.draw(source)
+            if figure is not None:
+                write_figure(run / "figures" / f"{picture.name}.png", figure)

@@ -74,7 +74,7 @@ def claim(path: Path, *, resume: bool = False, is_main: bool = True) -> Iterator
         yield RunFolder(path, holds_run=True, results=results)
         return
     _check_place(path)
-    with _locked(path):
+    with locked(path):
         if not (resume and holds_run(path)):
             _check_free(path)
         try:
@@ -86,7 +86,7 @@ def claim(path: Path, *, resume: bool = False, is_main: bool = True) -> Iterator
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     was_there = path.exists()
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / _LOCK)

@@ -55,7 +55,7 @@ if (root.dataset.state === "running") {
     const minutes = Math.round(silent / 60);
     const since = minutes < 90 ? minutes + " minutes" : Math.round(minutes / 60) + " hours";
     const status = document.getElementById("status");
-    status.append(" There has been no news for " + since + ": the run has probably ended; the same command with --resume goes on.");
+    status.append(" There has been no news for " + since + ": the run has probably ended. To go on with it: " + root.dataset.resume);
     status.parentElement.classList.add("stale");
   }
   setTimeout(() => location.reload(), 20000);
