@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
         settings, options = run_flags(argv)
         out = options.out or s11.default_path(settings.data)
         with (
-            s11.join_processes(settings.device) as processes,
+            s11.join_processes(settings.device, signals) as processes,
             s11.claim(out, resume=options.resume, is_main=processes.is_main) as folder,
         ):
             if folder.results:

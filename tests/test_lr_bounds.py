@@ -9,7 +9,7 @@ from test_learner import small_learner
 
 from s11_fastai import find_lr_bounds
 from s11_fastai.errors import S11Error
-from s11_fastai.lr_bounds import bounds_of, choose_lr_bounds
+from s11_fastai.lr_bounds import bounds_of
 
 LRS = np.geomspace(1e-7, 10, 97)
 
@@ -160,9 +160,9 @@ def test_too_few_steps_in_a_real_test(images):
 def test_given_bounds_skip_the_test(images):
     learn = small_learner(images)
     learn.lr_find = lambda **_: pytest.fail("the range test ran")
-    bounds = choose_lr_bounds(learn, 0.01, 0.1)
+    bounds = find_lr_bounds(learn, 0.01, 0.1)
     assert (bounds.lr_min, bounds.lr_max, bounds.lrs) == (0.01, 0.1, ())
     del learn.lr_find
-    assert choose_lr_bounds(learn, None, 5.0).lr_max == 5.0
+    assert find_lr_bounds(learn, None, 5.0).lr_max == 5.0
     with pytest.raises(S11Error, match="give both"):
-        choose_lr_bounds(learn, None, 1e-9)
+        find_lr_bounds(learn, None, 1e-9)

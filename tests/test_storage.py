@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from s11_fastai.errors import S11Error
-from s11_fastai.runs.checkpoints import FORMAT, CheckpointFolder
-from s11_fastai.storage import Damaged, read_tensors, sweep, write_tensors
+from s11_fastai.runs.checkpoints import FORMAT, Checkpoints
+from s11_fastai.storage import Damaged, pack, read_tensors, sweep, unpack, write_tensors
 
 TENSORS = {
     "scalar": torch.tensor(1.5, dtype=torch.float64),
@@ -59,32 +59,49 @@ def test_a_file_of_another_kind_is_damaged_and_none_is_an_oserror(tmp_path):
         read_tensors(tmp_path / "missing")
 
 
+def test_what_is_packed_is_unpacked():
+    state = {
+        "nested": {0: [1, 2.5, None, "x"], "b": {"c": torch.arange(3)}},
+        "floats": [float("inf"), float("-inf")],
+        "empty": {},
+        "tensors": [torch.zeros(2), True],
+    }
+    tensors, values = pack(state)
+    found = unpack(tensors, json.loads(json.dumps(values, allow_nan=False)))
+    assert set(tensors) == {"nested.b.c", "tensors.0"}
+    assert found["nested"][0] == [1, 2.5, None, "x"]
+    assert torch.equal(found["nested"]["b"]["c"], torch.arange(3))
+    assert (found["floats"], found["empty"]) == (state["floats"], {})
+    assert found["tensors"][1] is True
+    with pytest.raises(TypeError, match="a is of object"):
+        pack({"a": object()})
+
+
 def checkpoints(tmp_path, n=3):
-    folder = CheckpointFolder(tmp_path / "checkpoint")
+    folder = Checkpoints(tmp_path / "checkpoint")
     for i in range(n):
-        folder.write(i, 0, {"x": torch.tensor(i)}, {"i": i})
+        folder.write({"epoch": i, "batch": 0, "x": torch.tensor(i), "i": i})
     return folder
 
 
 def test_the_last_two_stay_and_the_newest_is_found(tmp_path):
     folder = checkpoints(tmp_path)
     assert [f.name[:12] for f in sorted(folder.path.iterdir())] == ["epoch-000001", "epoch-000002"]
-    tensors, values, damaged = folder.newest()
-    assert (tensors["x"].item(), values["i"], damaged) == (2, 2, [])
-    folder.write(2, 0, {"x": torch.tensor(2)}, {"i": 2})  # the same position once more
+    state = folder.newest()
+    assert (state["x"].item(), state["i"], folder.damaged) == (2, 2, [])
+    folder.write(state)  # the same position once more
     assert len(list(folder.path.iterdir())) == 2
-    assert CheckpointFolder(tmp_path / "none").newest() is None
+    assert Checkpoints(tmp_path / "none").newest() is None
 
 
 def test_a_damaged_newest_one_is_told_and_the_one_before_is_used(tmp_path):
     folder = checkpoints(tmp_path)
     newest = sorted(folder.path.iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-1] + b"x")
-    folder = CheckpointFolder(folder.path)
-    _, values, (word,) = folder.newest()
-    assert values["i"] == 1
-    assert newest.name in word
-    folder.write(1, 5, {}, {"i": 1.5})
+    folder = Checkpoints(folder.path)
+    assert folder.newest()["i"] == 1
+    assert newest.name in folder.damaged[0]
+    folder.write({"epoch": 1, "batch": 5})
     # The good one from which it went on is kept, the damaged one is not.
     assert [f.name for f in sorted(folder.path.iterdir())] == [
         "epoch-000001-batch-000000.safetensors",

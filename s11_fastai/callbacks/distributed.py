@@ -25,6 +25,7 @@ from s11_fastai.callbacks.checkpoint import batches_done
 from s11_fastai.data.loader import Share
 from s11_fastai.environment import pick_device
 from s11_fastai.errors import S11Error
+from s11_fastai.signals import StopSignals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -153,8 +154,10 @@ class Launched(Processes):
                 self.close()
 
 
-def join_processes(device: str | None) -> Processes:
+def join_processes(device: str | None, signals: StopSignals | None = None) -> Processes:
     """This process among those of its run; on CUDA each has its own GPU.
+
+    One that waits for the main process cannot stop alone: a signal to it waits in `signals`.
 
     Raises S11Error where accelerate is missing, the launcher's variables are incomplete, or there
     are fewer GPUs than processes.
@@ -170,6 +173,8 @@ def join_processes(device: str | None) -> Processes:
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind not in ("cpu", "cuda"):
         raise S11Error(f"`device` {kind} is for one process: give cpu or cuda, or leave it out")
+    if signals is not None and int(os.environ["RANK"]) > 0:
+        signals.be_patient()
     if kind == "cpu":
         return Launched(pick_device(kind))
     local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

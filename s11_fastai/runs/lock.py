@@ -87,7 +87,7 @@ def claim(path: Path, *, resume: bool = False, is_main: bool = True) -> Iterator
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    was_there = path.exists()
+    made = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / _LOCK)
     try:
@@ -106,8 +106,8 @@ def locked(path: Path) -> Iterator[None]:
             (path / _PID).unlink()
             if not holds_run(path):
                 (path / _LOCK).unlink()
-                if not was_there:
-                    path.rmdir()
+                for place in made:
+                    place.rmdir()
         lock.release()
 
 

@@ -97,7 +97,7 @@ class Settings:
         Raises S11Error, naming it, for an unknown setting and for a value of the wrong kind.
         """
         if unknown := sorted(values.keys() - setting_kinds().keys()):
-            raise S11Error(f"{', '.join(unknown)}: no such setting in this version")
+            raise S11Error(f"{', '.join(map(repr, unknown))}: no such setting in this version")
         return cls(**{name: _typed(name, value) for name, value in values.items()})
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from processes import in_processes
 from torch import nn
 
 from s11_fastai import S11ResNet, get_dls, load_images, s11_learner
-from s11_fastai.callbacks.distributed import Processes, TrainTogether, join_processes
+from s11_fastai.callbacks.distributed import Processes, ShardBatches, join_processes
 from s11_fastai.data.loader import Share
 from s11_fastai.errors import S11Error
 from s11_fastai.sources import Part
@@ -49,7 +49,7 @@ def fit(weighted=True) -> tuple:
     dls = get_dls(few, bs=64, device="cpu")  # the last batch has 11 images, of the evaluated 1
     learn, watch = s11_learner(dls, S11ResNet(10, 2).double()), Watch()
     processes = join_processes("cpu")
-    together = TrainTogether(processes)
+    together = ShardBatches(processes)
     if not weighted:
         together.before_backward = lambda: None
 
@@ -64,7 +64,7 @@ def fit(weighted=True) -> tuple:
 
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(2, 0.05, cbs=[together, Doubles(), watch])
-    processes.leave()
+    processes.close()
     values = [list(row) for row in learn.recorder.values]
     return watch.seen, values, learn.recorder.losses, learn.model.state_dict()
 
@@ -85,9 +85,9 @@ def test_gradients_steps_rates_and_metrics_are_those_of_one_process(alone, count
             assert own_lr == lr
             assert (own - gradients).abs().max() <= 1e-6 * gradients.abs().max()
             assert own_loss == pytest.approx(loss, rel=1e-9)
-        for (train_loss, train, valid_loss, valid), own in zip(metrics, own_metrics, strict=True):
-            assert (own[1], own[3]) == (train, valid)
-            assert (own[0], own[2]) == pytest.approx((train_loss, valid_loss), rel=1e-6)
+        for (train_loss, valid_loss, valid), own in zip(metrics, own_metrics, strict=True):
+            assert own[2] == valid
+            assert own[:2] == pytest.approx([train_loss, valid_loss], rel=1e-6)
         torch.testing.assert_close(own_smoothed, smoothed, rtol=1e-6, atol=0)
         for name, value in weights.items():
             torch.testing.assert_close(own_weights[name], value, rtol=1e-6, atol=1e-9)
@@ -121,7 +121,7 @@ def test_one_process_needs_no_launcher_and_several_need_a_whole_one(monkeypatch)
         join_processes("cpu")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(S11Error, match="--device mps is for one process"):
+    with pytest.raises(S11Error, match="`device` mps is for one process"):
         join_processes("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -11,10 +11,12 @@ from fastai.callback.core import Callback, CancelStepException
 from helpers import SMALL, ended, refused_data
 
 from s11_fastai import get_dls, s11_learner
-from s11_fastai.callbacks.stopping import StopSignals, StopWhenDiverged
+from s11_fastai.callbacks.stopping import StopOnDivergence
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.learner import S11Learner
 from s11_fastai.model import S11ResNet
+from s11_fastai.runs.checkpoints import Checkpoints
+from s11_fastai.signals import StopSignals
 from s11_fastai.sources import folder
 from s11_fastai.storage import read_tensors
 
@@ -28,10 +30,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_3(pets, tmp_path, capsys):
     assert "the loss became nan in step " in said
     assert "of epoch 1 at lr " in said
     assert "--lr-max" in said
-    for file in (tmp_path / "r/checkpoint").iterdir():
-        tensors, about = read_tensors(file)
-        assert all(t.isfinite().all() for name, t in tensors.items() if "model" in name)
-        assert all(loss < float("inf") for *_, loss, _ in about["so_far"].get("batches", []))
+    assert said.endswith(f"the last good checkpoint is in {tmp_path / 'r/checkpoint'}")
+    learner = Checkpoints(tmp_path / "r/checkpoint").newest()["learner"]
+    assert all(value.isfinite().all() for value in learner["model"].values())
+    batches = learner["callbacks"]["record_epochs"]["epoch"]["batches"]
+    assert all(loss < float("inf") for *_, loss, _ in batches)
 
 
 def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
@@ -45,7 +48,7 @@ def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
         return loss * float("inf") if next(count) == 4 + 3 + 1 else loss
 
     learn.loss_func = infinite_in_the_second_epoch
-    guard = StopWhenDiverged("r/checkpoint")
+    guard = StopOnDivergence()
     said = pytest.raises(DivergedError, match=r"inf in step 5 of epoch 2 at lr 0.02")
     with learn.no_bar(), learn.no_logging(), said:
         learn.fit(3, lr=0.02, cbs=guard)
@@ -65,7 +68,7 @@ def test_a_step_that_the_scaler_skipped_does_not_end_the_run(images, tmp_path):
 
     torch.manual_seed(0)
     learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
-    guard = StopWhenDiverged("r/checkpoint")
+    guard = StopOnDivergence()
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, lr=0.01, cbs=[SkipsOne(), guard])
     assert len(learn.recorder.losses) == 4
@@ -93,7 +96,7 @@ def test_a_range_test_without_bounds_begins_no_run(argv, tmp_path, monkeypatch, 
     def none(*_):
         raise S11Error("the range test gives no bounds")
 
-    monkeypatch.setattr("s11_fastai.lr_bounds.find_lr_bounds", none)
+    monkeypatch.setattr("s11_fastai.lr_bounds.bounds_of", none)
     code, said = ended([*argv[:4], *SMALL], capsys)
     assert (code, said) == (2, "run.py: the range test gives no bounds")
     assert not (tmp_path / "r").exists()
@@ -106,11 +109,13 @@ def test_a_signal_raises_at_once_but_waits_where_patience_is_asked_for():
     seen = []
 
     def work():
-        with StopSignals() as signals, signals.patient():
+        with StopSignals() as signals:
+            signals.be_patient()
             os.kill(os.getpid(), signal.SIGTERM)
             seen.append(signals.asked)
             # The next one is the system's, which ends the process.
             seen.append(signal.getsignal(signal.SIGINT))
+            signals.raise_if_asked()
 
     with pytest.raises(Stopped):
         work()

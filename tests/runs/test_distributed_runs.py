@@ -11,7 +11,7 @@ from helpers import BOUNDS, ROOT, SMALL, no_pictures_of_predictions, read, rows
 from processes import in_processes
 
 from s11_fastai import load_run
-from s11_fastai.callbacks.distributed import Launched, check_shares
+from s11_fastai.callbacks.distributed import Launched, check_shards
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
 
@@ -101,13 +101,14 @@ def test_a_signal_to_one_stops_all_and_any_number_goes_on(by_one, tmp_path, capf
 
 def test_a_signal_to_one_that_waits_for_the_first_stops_all_too(by_one, tmp_path, monkeypatch):
     _, argv = by_one
-    hear = Launched.hear
+    from_main = Launched.from_main
 
-    def struck(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return hear(self)
+    def struck(self, make):
+        if not self.is_main:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return from_main(self, make)
 
-    monkeypatch.setattr(Launched, "hear", struck)
+    monkeypatch.setattr(Launched, "from_main", struck)
     assert run_them([*argv, "--out", tmp_path / "r"], 2) == [143, 143]
     assert not (tmp_path / "r/history.csv").exists()
 
@@ -123,7 +124,7 @@ def test_what_ends_the_first_process_ends_all(by_one, capfd):
     """Found out before the others can know of it: the folder is not free; the run is finished."""
     whole, argv = by_one
     assert run_them([*argv, "--out", whole], 3) == [2, 0, 0]
-    assert capfd.readouterr().err.splitlines()[-1].startswith(f"run.py: --out {whole} holds a run")
+    assert capfd.readouterr().err.splitlines()[-1].startswith(f"run.py: {whole} holds a run")
     assert run_them([*argv, "--out", whole, "--resume"], 2) == [0, 0]
 
 
@@ -148,10 +149,10 @@ def test_more_processes_than_images_in_a_batch_are_refused(pets, tmp_path, capfd
     (said,) = [line for line in capfd.readouterr().err.splitlines() if "run.py" in line]
     assert "3 processes cannot share a batch of 2, the smallest that --bs 16 makes of 50" in said
     assert not (tmp_path / "r").exists()
-    check_shares(50, 16, 2)
-    check_shares(48, 16, 16)
+    check_shards(50, 16, 2)
+    check_shards(48, 16, 16)
     with pytest.raises(S11Error):
-        check_shares(48, 16, 17)
+        check_shards(48, 16, 17)
 
 
 LAUNCHERS = {

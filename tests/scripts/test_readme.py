@@ -8,7 +8,8 @@ import bench
 import compare
 import interpret
 import matplotlib
-import run
+
+from s11_fastai.cli import run_flags
 
 matplotlib.use("Agg")
 
@@ -33,7 +34,7 @@ def test_every_experiment_command_parses():
     )
     assert len(commands) >= 8
     for command in commands:
-        run.parse(re.split(r"\s+#|;", command)[0].replace("$seed", "0").split())
+        run_flags(re.split(r"\s+#|;", command)[0].replace("$seed", "0").split())
 
 
 def test_the_python_example_runs(monkeypatch, tmp_path):

@@ -10,9 +10,10 @@ from helpers import BOUNDS, ROOT, SMALL, compare, read, rows, stopped, write_fol
 from safetensors.torch import load_file
 
 from s11_fastai import linear_one_cycle, load_images
+from s11_fastai.callbacks.recording import EpochRow, best_of
+from s11_fastai.callbacks.stopping import StopOnDivergence
 from s11_fastai.environment import pick_device
-from s11_fastai.runs.records import EpochRow
-from s11_fastai.runs.run import RunFolder
+from s11_fastai.runs.lock import RunFolder
 
 
 def test_the_run_folder_holds_what_the_design_says(finished):
@@ -99,25 +100,34 @@ def test_the_same_seed_gives_the_same_files_to_the_byte(finished, pets, tmp_path
     assert (tmp_path / "c/steps.csv").read_bytes() != (finished[0] / "steps.csv").read_bytes()
 
 
-def test_the_best_epochs_weights_are_kept_and_of_equals_the_earliest(tmp_path):
-    folder, model = RunFolder(tmp_path, {}, {}), torch.nn.Linear(1, 1, bias=False)
-    folder.write_config()
-    for epoch, accuracy in enumerate([0.5, 0.7, 0.7, 0.6], start=1):
-        model.weight.data.fill_(epoch)
-        folder.add_epoch(EpochRow(epoch, 0, 0, 0, accuracy, 0, 0), [], model)
-    assert folder.best.epoch == 2
-    assert load_file(tmp_path / "best.safetensors")["weight"].item() == 2
+def test_the_best_epochs_weights_are_kept_and_of_equals_the_earliest(pets, tmp_path, monkeypatch):
+    """Accuracies and weights of four epochs are made up."""
+    accuracies, values = iter([0.5, 0.7, 0.7, 0.6]), iter(range(1, 5))
+
+    def made_up(self):
+        self.learn.model.fc.bias.data.fill_(next(values))
+        self.recorder.values[-1][2] = next(accuracies)
+
+    monkeypatch.setattr(StopOnDivergence, "after_epoch", made_up, raising=False)
+    out = tmp_path / "r"
+    run.main(["--data", str(pets), "--out", str(out), *SMALL, *BOUNDS, "--epochs", "4"])
+    assert read(out / "results.json")["best_epoch"] == 2
+    assert set(load_file(out / "best.safetensors")["fc.bias"].tolist()) == {2.0}
+
+
+def test_the_best_of_nothing_is_none():
+    assert best_of([]) is None
 
 
 def test_each_epoch_is_on_disk_when_it_is_over(pets, tmp_path, monkeypatch):
-    add_epoch = RunFolder.add_epoch
+    write = RunFolder.write
 
-    def stop_in_epoch_3(self, row, steps, model):
-        if row.epoch == 3:
+    def stop_in_epoch_3(self, name, data):
+        if name == "history.csv" and len(data.splitlines()) == 1 + 3:
             raise KeyboardInterrupt
-        add_epoch(self, row, steps, model)
+        write(self, name, data)
 
-    monkeypatch.setattr(RunFolder, "add_epoch", stop_in_epoch_3)
+    monkeypatch.setattr(RunFolder, "write", stop_in_epoch_3)
     with pytest.raises(KeyboardInterrupt):
         run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL, *BOUNDS])
     assert [row["epoch"] for row in rows(tmp_path / "r/history.csv")] == [1, 2]

@@ -11,6 +11,8 @@ import threading
 import run
 from helpers import BOUNDS, ROOT, SMALL, help_without_heavy_imports
 
+from s11_fastai.cli import run_flags
+
 
 def test_a_pipe_gets_aligned_lines_one_an_epoch(pets, tmp_path, capsys):
     run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL, *BOUNDS])
@@ -72,11 +74,11 @@ def test_at_a_prompt_there_is_a_bar_and_then_learn(pets, tmp_path):
 
 
 def test_help_needs_nothing_heavy():
-    assert "--holdout" in help_without_heavy_imports("run")
+    assert "--holdout" in help_without_heavy_imports("run", "run.main")
 
 
 def test_demo_is_three_flags_and_a_flag_beside_it_wins():
-    args = run.parse(["--demo", "--bs", "8"])
+    args, _ = run_flags(["--demo", "--bs", "8"])
     assert (args.data, args.width, args.bs) == ("digits", 16, 8)
-    args = run.parse([])
+    args, _ = run_flags([])
     assert (args.data, args.width, args.bs, args.epochs, args.peak_epoch) == (None, 64, 512, 24, 5)

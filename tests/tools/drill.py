@@ -33,10 +33,11 @@ from PIL import Image
 
 # Here, so that no child has to: what the run imports as it goes.
 from s11_fastai import environment, lr_bounds, sources
-from s11_fastai.callbacks import progress, recording  # noqa: F401
+from s11_fastai.callbacks import checkpoint
 from s11_fastai.learner import S11Learner
 from s11_fastai.report import page as report
 from s11_fastai.report import pictures as figures
+from s11_fastai.runs import checkpoints, lock
 from s11_fastai.runs import run as runs
 from s11_fastai.sources import cache, digits, folder
 
@@ -46,19 +47,19 @@ SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
 MOMENTS = {
     "decoding": (folder, "_decode_all"),
     "cache": (cache, "_write"),
-    "beginning": (runs.RunFolder, "write_config"),
-    "bounds": (lr_bounds, "find_lr_bounds"),
+    "beginning": (runs.Run, "begin_or_resume"),
+    "bounds": (lr_bounds, "bounds_of"),
     "step": (S11Learner, "_do_one_batch"),
     "evaluation": (S11Learner, "_do_epoch_validate"),
-    "checkpoint": (runs.RunFolder, "write_checkpoint"),
-    "records": (runs.RunFolder, "add_epoch"),
-    "weights": (runs.RunFolder, "write_weights"),
+    "checkpoint": (checkpoints.Checkpoints, "write"),
+    "records": (lock.RunFolder, "write"),
+    "weights": (lock.RunFolder, "write_tensors"),
     "picture": (figures, "write_figure"),
-    "page": (report, "write_report"),
-    "finish": (runs.RunFolder, "finish"),
-    "resuming": (runs.RunFolder, "take_up"),
+    "page": (report, "write_page"),
+    "finish": (runs.Run, "finish"),
+    "resuming": (checkpoint, "load_state_dict"),
     "file": (os, "replace"),
-    "any": (run, "experiment"),
+    "any": (run, "main"),
 }
 
 
@@ -153,7 +154,7 @@ def attempt(data: Path, top: Path, name: str, prepare: Callable[[], None]) -> in
             sources._fastai_path = lambda folder: top / "home" / folder
             environment._git_revision = lambda: None  # somebody may work on the code meanwhile
             prepare()
-            run.main(["--data", str(data), "--out", str(top / name), "--resume", *FLAGS.split()])
+            run.main([*FLAGS.split(), "--data", str(data), "--out", str(top / name), "--resume"])
             code = 0
         except SystemExit as stop:
             code = stop.code

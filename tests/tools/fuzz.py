@@ -28,9 +28,9 @@ from PIL import Image
 from s11_fastai import load_images, sources
 from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import S11Error
-from s11_fastai.runs.checkpoints import CheckpointFolder
+from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import read_results
-from s11_fastai.runs.settings import DEFAULTS, check, differences, read_config
+from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources import ImageSet, cache, cifar_batches, fingerprint
 from s11_fastai.sources.folder import decode_image
 from s11_fastai.storage import Damaged, read_tensors, write_tensors
@@ -157,11 +157,11 @@ def make_targets(top: Path) -> dict[str, tuple[Path, Target]]:
 
 
 def make_run(run: Path) -> Path:
-    folder = CheckpointFolder(run / "checkpoint")
+    folder = Checkpoints(run / "checkpoint")
     for epoch in (1, 2):
-        folder.write(epoch, 0, {"x": torch.full((50,), epoch)}, {"epoch": epoch})
+        folder.write({"epoch": epoch, "batch": 0, "x": torch.full((50,), epoch)})
     write_tensors(run / "model.safetensors", {"x": torch.arange(50.0)})
-    (run / "config.json").write_text(json.dumps(DEFAULTS, indent=2))
+    (run / "config.json").write_text(json.dumps(Settings().as_dict(), indent=2))
     figures = {"params": 10, "final_accuracy": 0.5, "best_accuracy": 0.5, "best_epoch": 1}
     figures |= {"data": "digits", "evaluated_on": "test"}
     (run / "results.json").write_text(json.dumps(figures))
@@ -209,10 +209,12 @@ def one_image(file: Path) -> str:
 
 
 def a_checkpoint(file: Path) -> str:
-    tensors, values, damaged = CheckpointFolder(file.parent).newest()
-    assert torch.equal(tensors["x"], torch.full((50,), values["epoch"]))
-    assert values["epoch"] == (1 if damaged else 2)
-    return "the one before" if damaged else "the same"
+    folder = Checkpoints(file.parent)
+    state = folder.newest()
+    assert state is not None
+    assert torch.equal(state["x"], torch.full((50,), state["epoch"]))
+    assert state["epoch"] == (1 if folder.damaged else 2)
+    return "the one before" if folder.damaged else "the same"
 
 
 def weights(file: Path) -> str:
@@ -225,11 +227,10 @@ def weights(file: Path) -> str:
 
 
 def a_config(file: Path) -> str:
-    config = read_config(file.parent)
-    check(config)
-    if config == DEFAULTS:
+    settings = read_config(file.parent)
+    if settings == Settings():
         return "the same"
-    return "differs" if differences(DEFAULTS, config) else "moved"
+    return "differs" if Settings().differences(settings) else "moved"
 
 
 def results(file: Path) -> str:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s11_fastai.errors import S11Error
-from s11_fastai.runs.settings import DEFAULTS, check, read_config
+from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources.archive import archive_tree
 from s11_fastai.sources.cifar_batches import load_plain
 from s11_fastai.sources.folder import decode_image
@@ -92,16 +92,15 @@ def test_any_pickle_of_plain_values_is_read_as_it_is(value):
 
 
 @many
-@given(VALUES | st.fixed_dictionaries({name: VALUES for name in DEFAULTS}))
+@given(VALUES | st.fixed_dictionaries({name: VALUES for name in Settings().as_dict()}))
 def test_any_config_is_refused_or_makes_a_run(tmp_path, value):
     (tmp_path / "config.json").write_text(json.dumps(value))
     try:
-        config = read_config(tmp_path)
+        settings = read_config(tmp_path)
     except S11Error as error:
         fuzz.one_line(error)
         return
-    check(config)
-    assert config.keys() == DEFAULTS.keys()
+    assert Settings.from_dict(settings.as_dict()) == settings
 
 
 @many
