@@ -84,7 +84,7 @@ def command(config: Mapping) -> str:
 
 
 def command_to_resume(folder: str = "FOLDER") -> str:
-    """The command that goes on with the run in a folder."""
+    """The command that resumes the run in a folder."""
     return shlex.join([*_SCRIPT, flag("out"), folder, flag("resume")])
 
 

@@ -53,7 +53,7 @@ def cifar10_page(finished, tmp_path_factory):
 
 def test_the_curves_answer_to_the_pointer_and_to_the_keys(page, cifar10_page, finished):
     page.goto(cifar10_page.as_uri())
-    for key in ("accuracy", "loss", "lr", "lr_find"):
+    for key in ("accuracy", "loss", "schedule", "lr_find"):
         chart = page.locator(f"#chart-{key}")
         chart.scroll_into_view_if_needed()
         assert chart.locator("output").inner_text() == ""
@@ -106,8 +106,8 @@ def test_a_run_without_news_does_not_pose_as_running(page, finished, tmp_path, m
     page.goto(write_report(out, "running").as_uri())
     status = page.locator("#status")
     assert "Running: 3 of 3 epochs are over" in status.inner_text()
-    assert "no news" not in status.inner_text()
+    assert "no update" not in status.inner_text()
     monkeypatch.setattr("s11_fastai.report.page.time.time", lambda: 1_700_000_000.0)
     page.goto(write_report(out, "running").as_uri())
-    assert "There has been no news for" in status.inner_text()
+    assert "There has been no update for" in status.inner_text()
     assert "the run has probably ended" in status.inner_text()
