@@ -120,8 +120,10 @@ def curves_of(group: Group) -> ComparedRuns | None:
 
 
 def _name(runs: Sequence[Records]) -> str:
-    names = [run.path.resolve().name for run in runs]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more seeds"
+    first, more = runs[0].path.resolve().name, len(runs) - 1
+    if not more:
+        return first
+    return f"{first} and {more} more seed{'s' if more > 1 else ''}"
 
 
 def _epochs(group: Group) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -46,18 +48,22 @@ def write_page(records: Records, state: State = "finished") -> Path:
 class LivePage(Callback):
     """Writes the page of a run that goes on, when the fit begins and after each epoch.
 
-    Only an OSError ends the fit; where there are no records to be had, the old page stays, and the
-    log says why.
+    `records` gives the records as they are at that moment. Only an OSError or S11Error ends the
+    fit; where there are no records to be had, the old page stays, and the log says why.
     """
 
     order = SaveCheckpoints.order + 2  # a run whose page can be read can be resumed
 
-    def __init__(self, run: Run) -> None:
-        self.run_ = run
+    def __init__(self, records: Callable[[], Records]) -> None:
+        self.records = records
 
     def before_fit(self) -> None:
-        self.run_.folder.check()
-        write_page(self.run_.records(), "running")
+        try:
+            write_page(self.records(), "running")
+        except (OSError, S11Error):
+            raise
+        except Exception as error:
+            logging.getLogger(__name__).warning("the page was not written: %s", error)
 
     def after_epoch(self) -> None:
         self.before_fit()
@@ -79,15 +85,19 @@ class RunReport:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self.run is not None:
             with suppress(OSError, S11Error):  # what ended the run is what is to be said
-                self.run.folder.check()
-                write_page(self.run.records(), "stopped")
+                write_page(self._records(), "stopped")
 
     def callbacks(self) -> list[Callback]:
         """What keeps the page up to date during the fit; the training images are drawn first."""
         if self.run is None:
             return []
         pictures.draw_images(self.run.folder.path, self.run.images, self.run.settings.seed)
-        return [LivePage(self.run)]
+        return [LivePage(self._records)]
+
+    def _records(self) -> Records:
+        assert self.run is not None
+        self.run.folder.check()  # nothing is written into a folder that is another run's by now
+        return self.run.records()
 
     def draw(self, records: Records) -> None:
         """All pictures and the page of a run whose training is over."""

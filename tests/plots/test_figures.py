@@ -2,12 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
-from helpers import random_images
 
-from s11_fastai import S11ResNet, get_dls, plots, s11_learner
+from s11_fastai import plots
 from s11_fastai.interpret import Predictions, calibration, confusion, precision_and_recall
-from s11_fastai.report.pictures import draw_predictions
 
 
 def said(n: int, n_classes: int, wrong: int) -> Predictions:
@@ -74,14 +71,13 @@ def test_a_class_that_nobody_is_taken_for_is_drawn():
     plots.plot_per_class(*precision_and_recall(counts), ["a", "b"], "test").canvas.draw()
 
 
-def test_drawing_keeps_no_image_and_leaves_the_learner_as_it_was(tmp_path, rng):
-    images = random_images(rng, classes=("ant", "bee", "cow", "doe"))
-    torch.manual_seed(0)
-    dls = get_dls(images, bs=10, device="cpu")
-    learn = s11_learner(dls, S11ResNet(dls.c, 1))
-    before = images.valid.images.copy()
-    learn.model.train()
-    draw_predictions(tmp_path, learn, seed=0)
-    assert learn.model.training
-    np.testing.assert_array_equal(images.valid.images, before)
-    assert len(list((tmp_path / "figures").iterdir())) == 8
+@pytest.mark.parametrize("size", [(32, 32), (48, 24)])
+def test_a_map_covers_its_image_whatever_its_size(size):
+    found, pixels = said(3, 3, 1).take(np.arange(1)), np.zeros((1, *size, 3), np.uint8)
+    maps = np.ones((1, 4, 4))
+    for figure in (
+        plots.plot_grad_cam(pixels, maps, maps, found, "xyz", "layer3"),
+        plots.plot_grad_cam_layers(pixels, {"prep": maps}, found, "xyz"),
+    ):
+        image, heat = figure.axes[1].images
+        assert tuple(heat.get_extent()) == tuple(image.get_extent())

@@ -6,7 +6,8 @@ import pytest
 from helpers import read
 from playwright.sync_api import sync_playwright
 
-from s11_fastai.report.page import write_report
+from s11_fastai.report.page import write_page
+from s11_fastai.runs.records import read_records
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -48,12 +49,12 @@ def cifar10_page(finished, tmp_path_factory):
 
     out = shutil.copytree(finished[0], tmp_path_factory.mktemp("page") / "r")
     (out / "env.json").write_text(json.dumps(read(out / "env.json") | {"data": "CIFAR-10"}))
-    return write_report(out)
+    return write_page(read_records(out))
 
 
 def test_the_curves_answer_to_the_pointer_and_to_the_keys(page, cifar10_page, finished):
     page.goto(cifar10_page.as_uri())
-    for key in ("accuracy", "loss", "lr", "lr_find"):
+    for key in ("accuracy", "loss", "schedule", "lr_find"):
         chart = page.locator(f"#chart-{key}")
         chart.scroll_into_view_if_needed()
         assert chart.locator("output").inner_text() == ""
@@ -103,11 +104,11 @@ def test_dark_mode_changes_the_colours_and_paper_takes_light_ones(page, cifar10_
 def test_a_run_without_news_does_not_pose_as_running(page, finished, tmp_path, monkeypatch):
     out = shutil.copytree(finished[0], tmp_path / "r")
     (out / "results.json").unlink()
-    page.goto(write_report(out, "running").as_uri())
+    page.goto(write_page(read_records(out), "running").as_uri())
     status = page.locator("#status")
     assert "Running: 3 of 3 epochs are over" in status.inner_text()
-    assert "no news" not in status.inner_text()
+    assert "no update" not in status.inner_text()
     monkeypatch.setattr("s11_fastai.report.page.time.time", lambda: 1_700_000_000.0)
-    page.goto(write_report(out, "running").as_uri())
-    assert "There has been no news for" in status.inner_text()
+    page.goto(write_page(read_records(out), "running").as_uri())
+    assert "There has been no update for" in status.inner_text()
     assert "the run has probably ended" in status.inner_text()

@@ -2,18 +2,24 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import interpret
 import pytest
 import run
+from fastai.test_utils import synth_learner
 from helpers import BOUNDS, SMALL, read, stopped
 
-from s11_fastai.cli import parse, settings_of
+from s11_fastai.cli import command_of, command_to_resume, run_flags
 from s11_fastai.report import reference_log as reference
-from s11_fastai.report.curves import Series, chart
-from s11_fastai.report.page import PICTURES, command, write_report
+from s11_fastai.report.page import LivePage, write_page
+from s11_fastai.report.pictures import PICTURES
+from s11_fastai.runs.records import read_records
+from s11_fastai.runs.settings import read_config
+
+CAPTIONS = {picture.name: picture.caption for picture in PICTURES if picture.caption}
 
 
 class Page(HTMLParser):
@@ -51,12 +57,9 @@ def test_it_opens_with_the_claim_and_its_conditions(finished):
 def test_every_picture_is_inside_with_words_and_nothing_is_asked_for(finished):
     text = page_of(finished[0])
     pictures = Page(text).all("img")
-    drawn = {p.stem for p in (finished[0] / "figures").iterdir()}
-    assert set(PICTURES) <= drawn
-    assert len(pictures) == len(PICTURES)
+    assert [picture["alt"] for picture in pictures] == list(CAPTIONS.values())
     for picture in pictures:
         assert picture["src"].startswith("data:image/webp;base64,")
-        assert len(picture["alt"]) > 10
     assert "http" not in text.replace("http-equiv", "")
     assert len(text) < 3_000_000
 
@@ -98,19 +101,24 @@ def test_names_from_disk_are_escaped(finished, tmp_path):
     env = read(out / "env.json") | {"data": evil, evil: evil}
     (out / "env.json").write_text(json.dumps(env))
     (out / "config.json").write_text(json.dumps(read(out / "config.json") | {"data": f"'{evil}"}))
-    text = write_report(out).read_text()
+    text = write_page(read_records(out)).read_text()
     assert evil not in text
     assert "&lt;script&gt;alert(1)" in text
 
 
 def test_the_command_makes_the_run_again(finished, pets):
-    config = read(finished[0] / "config.json")
+    settings = read_config(finished[0])
     (words,) = re.findall(
         r"<pre[^>]*><code>python experiments/run.py (.*)</code>", page_of(finished[0])
     )
-    assert settings_of(parse(words.split())) == config
-    odd = config | {"data": "a b/c.tgz", "lr_max": 0.1234567890123, "wd": 1e-7}
-    assert settings_of(parse(shlex.split(command(odd))[2:])) == odd
+    assert run_flags(words.split())[0] == settings
+    odd = replace(settings, data="a b/c.tgz", lr_max=0.1234567890123, wd=1e-7)
+    assert run_flags(shlex.split(command_of(odd))[2:])[0] == odd
+
+
+def test_the_command_that_resumes_is_one_that_is_understood():
+    _, given = run_flags(shlex.split(command_to_resume("a b"))[2:])
+    assert (str(given.out), given.resume) == ("a b", True)
 
 
 def test_the_target_and_the_reference_stand_beside_cifar10_alone(finished, tmp_path):
@@ -118,7 +126,7 @@ def test_the_target_and_the_reference_stand_beside_cifar10_alone(finished, tmp_p
     out = shutil.copytree(finished[0], tmp_path / "r")
     for name, note in (("CIFAR-10", False), ("CIFAR-10, JPEG q75 copy", True)):
         (out / "env.json").write_text(json.dumps(read(out / "env.json") | {"data": name}))
-        text = write_report(out).read_text()
+        text = write_page(read_records(out)).read_text()
         assert "target is 90.00%" in text
         assert "reached 91.58%" in text
         assert ("another copy" in text) == note
@@ -129,16 +137,14 @@ def test_the_target_and_the_reference_stand_beside_cifar10_alone(finished, tmp_p
 def test_during_the_run_it_shows_where_it_stands_and_after_a_stop_that_it_stopped(
     pets, tmp_path, monkeypatch
 ):
-    from s11_fastai.callbacks import recording as record
+    states = []
 
-    states, write = [], record.write_report
+    def noted(records, state="finished"):
+        path = write_page(records, state)
+        states.append((state, re.findall(r"(\d) of 3 epochs are over", path.read_text())))
+        return path
 
-    def noted(path, state, *args):
-        page = write(path, state, *args).read_text()
-        states.append((state, re.findall(r"(\d) of 3 epochs are over", page)))
-        return path / "report.html"
-
-    monkeypatch.setattr(record, "write_report", noted)
+    monkeypatch.setattr("s11_fastai.report.page.write_page", noted)
     argv = ["--data", str(pets), *SMALL, *BOUNDS]
     out = tmp_path / "r"
     stopped(argv, out, 8)
@@ -147,7 +153,7 @@ def test_during_the_run_it_shows_where_it_stands_and_after_a_stop_that_it_stoppe
     assert 'data-state="stopped"' in text
     assert "Stopped after 1 of 3 epochs" in text
     run.main(["--out", str(out), "--resume"])
-    assert states[3:] == [("running", [str(n)]) for n in (1, 2, 3)]
+    assert states[3:-1] == [("running", [str(n)]) for n in (1, 2, 3)]
     assert 'data-state="finished"' in page_of(out)
 
 
@@ -160,11 +166,18 @@ def test_a_run_that_stopped_before_its_first_epoch_says_so(pets, tmp_path, capsy
     assert "Stopped after 0 of 3 epochs" in text
 
 
-def test_a_missing_or_damaged_picture_is_left_out(finished, tmp_path):
+def test_a_missing_or_damaged_picture_is_left_out_and_named(finished, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "r")
     (out / "figures/gradcam.png").unlink()
     (out / "figures/confusion.png").write_bytes(b"nothing")
-    assert len(Page(write_report(out).read_text()).all("img")) == len(PICTURES) - 2
+    text = write_page(read_records(out)).read_text()
+    assert len(Page(text).all("img")) == len(CAPTIONS) - 2
+    assert "gradcam.png (it is missing or damaged); confusion.png (it is missing" in text
+    text = write_page(
+        read_records(out), "running"
+    ).read_text()  # in which pictures are still to come
+    assert "gradcam.png" not in text
+    assert "confusion.png (it is missing or damaged)" in text
 
 
 def test_interpret_makes_everything_again(finished, tmp_path, capsys):
@@ -186,15 +199,73 @@ def test_interpret_makes_everything_again(finished, tmp_path, capsys):
         assert says in said
 
 
-def test_a_chart_places_its_values():
-    made = chart("k", "T", "epoch", "y", [Series("a", "train", [1, 2, 3], [0.0, 5.0, 10.0])])
-    (line,) = made.lines
-    (x0, y0, *_), (x1, y1, *_), (x2, y2, *_) = line["at"]
-    assert (x0, x2) == (made.left, made.right)
-    assert (y0, y2) == (made.bottom, made.top)
-    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
-    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)
-    long = chart("k", "T", "x", "y", [Series("a", "b", range(10_000), [*range(10_000)])])
-    assert len(long.lines[0]["at"]) <= 402
-    flat = chart("k", "T", "epoch", "y", [Series("a", "b", [1], [2.0])])
-    assert flat.lines[0]["at"][0][3] == "2"
+def test_a_page_needs_no_file_of_the_records(finished, tmp_path):
+    records = replace(read_records(finished[0]), path=tmp_path)
+    text = write_page(records).read_text()
+    assert f"{records.results['final_accuracy']:.2%}" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def nan_loss(records):
+    rows = [row._replace(valid_loss=float("nan")) for row in records.history]
+    return replace(records, history=rows)
+
+
+def no_steps(records):
+    return replace(records, steps=[])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [(nan_loss, "the curve loss (a value is NaN or infinite)"), (no_steps, "the curve schedule (")],
+)
+def test_a_curve_that_cannot_be_drawn_is_left_out_and_named(finished, tmp_path, damage, says):
+    records = replace(damage(read_records(finished[0])), path=tmp_path)
+    text = write_page(records, "stopped").read_text()
+    (left_out,) = re.findall(r'<p id="left-out">(.*)</p>', text)
+    assert says in left_out
+    assert text.count('class="chart"') == 3
+    assert "left-out" not in page_of(finished[0])
+
+
+def test_records_of_which_no_page_can_be_made_are_no_error(finished, tmp_path):
+    records = replace(read_records(finished[0]), path=tmp_path, env={"data": 7}, results={1: "<b>"})
+    text = write_page(records, "running").read_text()
+    assert "The page could not be made" in text
+    assert "<b>" not in text
+    assert 'http-equiv="refresh"' in text
+
+
+def test_the_live_page_is_written_at_the_beginning_and_after_each_epoch(finished, tmp_path):
+    records, said = replace(read_records(finished[0]), path=tmp_path, results=None), []
+
+    def so_far():
+        if (tmp_path / "report.html").exists():
+            said.append(re.search(r"(\d) of 3 epochs are over", page_of(tmp_path)).group())
+        return replace(records, history=records.history[: len(said)])
+
+    fit(LivePage(so_far), epochs=2)
+    assert said == ["0 of 3 epochs are over", "1 of 3 epochs are over"]
+    assert 'data-state="running"' in page_of(tmp_path)
+    assert "2 of 3 epochs are over" in page_of(tmp_path)
+
+
+def test_the_live_page_ends_a_fit_for_an_oserror_alone(tmp_path, finished, caplog):
+    def no_records():
+        raise ZeroDivisionError("nothing there")
+
+    fit(LivePage(no_records), epochs=2)
+    assert [record.getMessage() for record in caplog.records] == 3 * [
+        "the page was not written: nothing there"
+    ]
+    (tmp_path / "file").write_text("in the way")
+    records = replace(read_records(finished[0]), path=tmp_path / "file")
+    with pytest.raises(OSError, match="file"):
+        fit(LivePage(lambda: records), epochs=1)
+
+
+def fit(page: LivePage, epochs: int) -> None:
+    """Train something small that is none of ours."""
+    learn = synth_learner()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(epochs, cbs=page)

@@ -1,14 +1,16 @@
 import json
 import shutil
+from dataclasses import replace
 
 import compare
 import numpy as np
 import pytest
+from compare import Group, curves_of, format_table, group_by_settings
 from helpers import read, rows
 from PIL import Image
 
-from s11_fastai.comparison import group, table
 from s11_fastai.plots import plot_comparison
+from s11_fastai.plots.curves import ComparedRuns
 from s11_fastai.runs.records import read_records
 
 
@@ -28,9 +30,9 @@ def test_runs_that_differ_only_in_the_seed_are_joined(finished, tmp_path):
     out = finished[0]
     seeds = [altered(out, tmp_path / f"s{i}", 0.5 + 0.1 * i, seed=i) for i in range(3)]
     other = altered(out, tmp_path / "other", 0.9, wd=0.1)
-    groups = group([read_records(path) for path in [*seeds, other, seeds[0]]])
+    groups = group_by_settings([read_records(path) for path in [*seeds, other, seeds[0]]])
     assert [len(each.runs) for each in groups] == [3, 1]
-    header, joined, alone = table(groups).splitlines()
+    header, joined, alone = format_table(groups).splitlines()
     assert header.split() == [
         *["run", "images", "epochs", "final", "best", "loss", "seconds", "LRMIN", "LRMAX", "wd"]
     ]
@@ -44,7 +46,7 @@ def test_runs_that_differ_only_in_the_seed_are_joined(finished, tmp_path):
 
 def test_the_same_seed_twice_is_no_second_sample(finished, tmp_path):
     again = altered(finished[0], tmp_path / "again", 0.5)
-    groups = group([read_records(path) for path in (finished[0], again, finished[0])])
+    groups = group_by_settings([read_records(path) for path in (finished[0], again, finished[0])])
     assert [each.name for each in groups] == [finished[0].name, "again"]
 
 
@@ -58,14 +60,24 @@ def test_one_table_and_one_picture(finished, tmp_path, capsys):
     assert min(Image.open(tmp_path / "c.png").size) > 500
 
 
-def test_the_band_is_from_the_lowest_to_the_highest(finished):
-    history = read_records(finished[0]).history
-    lower = [row._replace(valid_accuracy=0.2) for row in history]
-    upper = [row._replace(valid_accuracy=0.6) for row in history]
-    axes = plot_comparison([("a", [lower, upper]), ("b", [history])]).axes[0]
-    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), 40)
+def test_the_band_is_from_the_lowest_to_the_highest():
+    several = ComparedRuns("a", np.array([[20, 20], [60, 60]]), np.array([[1, 2], [3, 4]]))
+    one = ComparedRuns("b", np.array([[50, 50]]), np.array([[1, 1]]))
+    axes = plot_comparison([several, one]).axes[0]
+    np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), 40)
     (band,) = axes.collections
     assert {round(y) for _, y in band.get_paths()[0].vertices} == {20, 60}
+
+
+def test_curves_are_as_long_as_the_shortest_run(finished):
+    records = read_records(finished[0])
+    shorter = replace(records, history=records.history[:2])
+    name, accuracies, losses = curves_of(Group("a", (records, shorter)))
+    assert name == "a"
+    assert accuracies.shape == losses.shape == (2, 2)
+    assert accuracies[0, 1] == 100 * records.history[1].valid_accuracy
+    assert losses[1, 0] == records.history[0].valid_loss
+    assert curves_of(Group("b", (replace(records, history=[]),))) is None
 
 
 @pytest.mark.parametrize(

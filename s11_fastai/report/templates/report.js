@@ -1,7 +1,7 @@
 "use strict";
 const root = document.documentElement;
 
-// Values under the pointer, or under a cursor that the arrow keys move.
+// The values under the pointer, or under a cursor that the arrow keys move.
 for (const figure of document.querySelectorAll(".chart")) {
   const svg = figure.querySelector("svg");
   const cursor = svg.querySelector(".cursor");
@@ -45,7 +45,7 @@ if (overlay) {
   apply();
 }
 
-// Times as the reader's clock has them; news while the run goes on, and since when there is none.
+// Times by the reader's clock; while the run goes on, reload, and say when the updates have ended.
 for (const time of document.querySelectorAll("time")) {
   time.textContent = new Date(time.dateTime * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 }
@@ -55,7 +55,7 @@ if (root.dataset.state === "running") {
     const minutes = Math.round(silent / 60);
     const since = minutes < 90 ? minutes + " minutes" : Math.round(minutes / 60) + " hours";
     const status = document.getElementById("status");
-    status.append(" There has been no news for " + since + ": the run has probably ended. To go on with it: " + root.dataset.resume);
+    status.append(" There has been no update for " + since + ": the run has probably ended. To resume it: " + root.dataset.resume);
     status.parentElement.classList.add("stale");
   }
   setTimeout(() => location.reload(), 20000);
