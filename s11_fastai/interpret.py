@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -90,7 +89,8 @@ def confused_pairs(counts: np.ndarray, n: int) -> list[tuple[int, int, int]]:
     return [(int(a), int(b), int(wrong[a, b])) for a, b in pairs if wrong[a, b]]
 
 
-class Calibration(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Calibration:
     """Bins of predictions by their confidence: edges (B+1,), and of each bin, (B,), mean
     confidence, accuracy (both NaN where it is empty) and count; and the expected error."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 import fastai.vision.learner  # noqa: F401 - how to show pictures with what was predicted
 import torch
@@ -48,7 +49,7 @@ class S11Learner(Learner):
         """
         return self.to_fp32().add_cb(TrainInLowPrecision("fp16", **kwargs))
 
-    def predict(self, item: object, **kwargs) -> tuple:
+    def predict(self, item: Any, **kwargs) -> tuple:
         """fastai's `predict` for one picture: (class name, class, probabilities).
 
         `item` is a path, a PIL image or a uint8 array, or the index of one of the Learner's images.

@@ -128,7 +128,6 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
 
     Raises S11Error where the curve is too short, is not finite from the start, or never falls.
     """
-    lrs, losses = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
     finite = _finite(losses)
     if finite < _FEWEST_STEPS:
         why = "the loss was not finite any more" if finite < len(losses) else "the test was over"
@@ -136,22 +135,22 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             f"the range test gives no bounds: after {finite} steps {why}, and {_FEWEST_STEPS} are "
             "needed; look at the data, or give `lr_min` and `lr_max`"
         )
-    lrs, losses = lrs[:finite], losses[:finite]
-    flat, lowest = finite // 10, int(losses.argmin())
-    start = float(np.median(losses[:flat]))
-    fall = start - losses[lowest]
+    curve = np.asarray(losses[:finite], dtype=float)
+    flat, lowest = finite // 10, int(curve.argmin())
+    start = float(np.median(curve[:flat]))
+    fall = start - curve[lowest]
     if lowest < flat or fall < _SMALLEST_FALL * abs(start):
         raise S11Error(
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
             "at; look at data and labels, or give `lr_min` and `lr_max`"
         )
-    below = losses <= start - fall / 2
+    below = curve <= start - fall / 2
     risen = np.flatnonzero(~below[lowest:])
     first, last = int(np.argmax(below)), lowest + risen[0] if len(risen) else finite - 1
     if first >= last:
         raise S11Error(
             "the range test gives no bounds: the loss had only begun to fall when it ended, at lr "
-            f"{lrs[-1]:.3g}; give `lr_min` and `lr_max`"
+            f"{lrs[finite - 1]:.3g}; give `lr_min` and `lr_max`"
         )
     return float(lrs[first]), float(lrs[last])
 

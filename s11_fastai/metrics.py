@@ -6,10 +6,14 @@ that was begun before it, as fastai's own means of the loss do in each.
 
 import torch
 from fastai.learner import AvgLoss, AvgSmoothLoss, Learner, Metric
+from torch import Tensor
 
 
 class MeanLoss(AvgLoss):
     """fastai's mean of the loss over all images."""
+
+    total: Tensor | float
+    count: int
 
     def accumulate(self, learn: Learner) -> None:
         n = len(learn.y)
@@ -19,6 +23,8 @@ class MeanLoss(AvgLoss):
 
 class SmoothLoss(AvgSmoothLoss):
     """fastai's exponentially weighted mean of the loss over the last batches."""
+
+    val: Tensor
 
     def accumulate(self, learn: Learner) -> None:
         self.count += 1

@@ -26,4 +26,6 @@ def linear_one_cycle(
     are met exactly. There is no annihilation phase: nothing lies below the two ends.
     Source: Smith and Topin, "Super-Convergence", arXiv:1708.07120, as a function of knots.
     """
-    return np.interp(pct, [0.0, pct_start, 1.0], [lr_start, lr_max, lr_end])
+    return np.interp(
+        np.asarray(pct, dtype=np.float64), [0.0, pct_start, 1.0], [lr_start, lr_max, lr_end]
+    )

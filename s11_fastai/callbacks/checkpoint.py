@@ -9,7 +9,7 @@ on from the last epoch's end.
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,10 +31,13 @@ def batches_done(learn: Learner) -> int:
     return learn.train_iter - learn.epoch * len(learn.dls.train)
 
 
-def state_dict(learn: Learner, epoch: int, batch: int) -> dict[str, Any]:
+def state_dict(
+    learn: Learner, epoch: int, batch: int, generators: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The state of a Learner inside a fit, after `batch` training batches of `epoch`.
 
     Nested dicts and lists of plain values and of the Learner's own tensors, not copies.
+    `generators` is the state of the random generators where it is not that of this moment.
     """
     recorder, scaler = learn.recorder, getattr(learn, "scaler", None)
     return {
@@ -49,14 +52,15 @@ def state_dict(learn: Learner, epoch: int, batch: int) -> dict[str, Any]:
         "schedules": [dict(scheduler.hps) for scheduler in _schedulers(learn)],
         "callbacks": {cb.name: cb.state_dict() for cb in _with_state(learn)},
         "loader": _loader_state(learn, batch),
-        "generators": _generators(),
+        "generators": generators or generator_state(),
     }
 
 
 def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
     """Put a state back, once the fit has begun and before its next epoch does.
 
-    What fastai sets anew at the beginning of the epoch's training, `Resume` puts back later.
+    All but `pct_train` and the generators, which fastai changes before the next batch is there:
+    `Resume` puts them back later.
     """
     get_model(learn.model).load_state_dict(state["model"])
     _load_optimiser(learn, state["optimiser"])
@@ -69,7 +73,6 @@ def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
         if cb.name in state["callbacks"]:
             cb.load_state_dict(state["callbacks"][cb.name])
     _load_loader(learn, state["loader"])
-    _load_generators(state["generators"])
     learn.train_iter = state["train_iter"]
 
 
@@ -98,6 +101,7 @@ class Resume(Callback):
     def __init__(self, state: Mapping[str, Any] | None) -> None:
         self.state = state
         self.waiting = state is not None
+        self.begins = (state["epoch"], state["batch"]) if state else None
         self.silenced: list[Callback] = []
 
     def before_epoch(self) -> None:
@@ -111,13 +115,17 @@ class Resume(Callback):
             raise CancelEpochException
         self._begin()
 
+    # Making an iterator over a DataLoader draws a random number, and the epoch's beginning sets
+    # pct_train: within an epoch, both come back when that is over.
+
     def before_batch(self) -> None:
-        if self.state is None or not self.training:
-            return
-        if self.epoch == self.state["epoch"] and self.state["batch"]:
-            # fastai has just set it to the epoch's beginning.
+        if self.state is not None and self.training:
             self.learn.pct_train = self.state["pct_train"]
-        self.state = None
+            self._restore_generators()
+
+    def before_validate(self) -> None:
+        if self.state is not None:  # no batch of training was left
+            self._restore_generators()
 
     def after_fit(self) -> None:
         if self.waiting:  # no epoch was left to do
@@ -129,6 +137,13 @@ class Resume(Callback):
             cb.run = True
         self.waiting = False
         load_state_dict(self.learn, self.state)
+        if not self.state["batch"]:
+            self._restore_generators()
+
+    def _restore_generators(self) -> None:
+        assert self.state is not None
+        load_generator_state(self.state["generators"])
+        self.state = None
 
 
 class SaveCheckpoints(Callback):
@@ -157,10 +172,13 @@ class SaveCheckpoints(Callback):
         if self.saved is None:
             self.saved_at = self.clock()
             resume = getattr(self.learn, "resume", None)
-            if resume is not None and resume.state is not None:
-                self.saved = resume.state["epoch"], resume.state["batch"]
+            if resume is not None and resume.begins is not None:
+                self.saved = resume.begins
             else:
                 self._save(self.epoch, 0)
+
+    def before_validate(self) -> None:
+        self.generators = generator_state()  # evaluation begins again, and draws again
 
     def after_batch(self) -> None:
         if self.training and self.clock() - self.saved_at >= 60 * self.minutes:
@@ -184,7 +202,9 @@ class SaveCheckpoints(Callback):
                 "lower `lr_max`"
             )
         if (epoch, batch) != self.saved:
-            self.write(state_dict(self.learn, epoch, batch))
+            in_evaluation = batch and not self.training
+            generators = self.generators if in_evaluation else None
+            self.write(state_dict(self.learn, epoch, batch, generators))
             self.saved = epoch, batch
         self.saved_at = self.clock()
 
@@ -259,8 +279,9 @@ def _load_loader(learn: Learner, state: Mapping[str, Any]) -> None:
         rng.setstate(_tupled(kept))
 
 
-def _generators() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state(legacy=True)
+def generator_state() -> dict[str, Any]:
+    """The state of torch's, NumPy's and Python's global random generators."""
+    name, keys, *rest = cast(tuple, np.random.get_state(legacy=True))
     state = {
         "torch": torch.get_rng_state(),
         "python": _listed(random.getstate()),
@@ -269,7 +290,8 @@ def _generators() -> dict[str, Any]:
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
-def _load_generators(state: Mapping[str, Any]) -> None:
+def load_generator_state(state: Mapping[str, Any]) -> None:
+    """Put back what `generator_state` gave."""
     torch.set_rng_state(state["torch"])
     random.setstate(_tupled(state["python"]))
     name, keys, *rest = state["numpy"]

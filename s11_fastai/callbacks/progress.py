@@ -75,6 +75,7 @@ class StepBar(Callback):
         )
 
     def after_batch(self) -> None:
+        assert self.bar is not None
         shown = self.bar.update()
         if not self.bar.disable and (shown or self.looks_at_all):
             self.bar.set_postfix(loss=f"{self.smooth_loss.item():.3f}", refresh=False)

@@ -54,6 +54,8 @@ class RecordEpochs(Callback):
         self.history: list[EpochRow] = []
         self.steps: list[StepRow] = []
         self.begun: Mapping[str, Any] | None = None
+        self.right: int | Tensor = 0
+        self.seen = 0
         self._begin_epoch(_NOTHING)
 
     def before_epoch(self) -> None:

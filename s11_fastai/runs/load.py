@@ -58,7 +58,7 @@ def load_run(
             "classes make: its files do not belong together"
         ) from error
     # As it was trained: the other order of memory gives other last digits.
-    model = model.eval().to(dls.device, memory_format=torch.channels_last)
+    model.eval().to(dls.device).to(memory_format=torch.channels_last)
     learn = s11_learner(
         dls,
         model,

@@ -185,25 +185,22 @@ class Run(Follower):
         """
         super().finish()
         self.folder.write_tensors("model.safetensors", self.learn.model.state_dict())
-        records = self.records()
-        draw(records)
-        self.folder.write_json("results.json", records.results)
-        say(f"{summary(records.results)}\neverything is in {self.folder.path}")
+        results = self._results(self.record.history)
+        draw(replace(self.records(), results=results))
+        self.folder.write_json("results.json", results)
+        say(f"{summary(results)}\neverything is in {self.folder.path}")
 
     def records(self) -> Records:
-        """What the run has recorded so far; with results once its last epoch is over."""
-        history = self.record.history
-        records = Records(
+        """What the run has recorded so far; it has no results yet."""
+        return Records(
             path=self.folder.path,
             settings=self.settings,
             env=self.env,
             bounds=self.bounds,
-            history=list(history),
+            history=list(self.record.history),
             steps=list(self.record.steps),
             results=None,
         )
-        over = len(history) == self.settings.epochs
-        return replace(records, results=self._results(history)) if over else records
 
     def _results(self, history: list[EpochRow]) -> dict[str, Any]:
         best, bounds = best_of(history), self.bounds

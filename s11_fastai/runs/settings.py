@@ -98,7 +98,8 @@ class Settings:
         """
         if unknown := sorted(values.keys() - setting_kinds().keys()):
             raise S11Error(f"{', '.join(map(repr, unknown))}: no such setting in this version")
-        return cls(**{name: _typed(name, value) for name, value in values.items()})
+        typed: dict[str, Any] = {name: _typed(name, value) for name, value in values.items()}
+        return cls(**typed)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for `config.json`."""
@@ -134,7 +135,7 @@ def read_config(run: Path) -> Settings:
         ) from error
 
 
-def updated(own: Settings, given: Mapping[str, object]) -> Settings:
+def updated(own: Settings, given: Mapping[str, Any]) -> Settings:
     """A run's own settings with those given that may change; raises S11Error for another."""
     new = replace(own, **given)
     if wrong := own.differences(new):

@@ -43,7 +43,7 @@ class Tree:
 def folder_tree(top: Path) -> Tree:
     """The tree of a folder; hidden files and folders are left out, links are followed."""
     files: dict[str, Path | bytes] = {}
-    folders = set()
+    folders: set[str] = set()
     for where, subfolders, names in os.walk(top, followlinks=True):
         subfolders[:] = sorted(n for n in subfolders if not n.startswith("."))
         here = Path(where)
@@ -86,7 +86,7 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
     that leads out of its folder, or unpacks to more than `max_unpacked` bytes.
     """
     files: dict[str, Path | bytes] = {}
-    folders = set()
+    folders: set[str] = set()
     try:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
@@ -98,12 +98,18 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
                         folders.add(name)
                     elif not _hidden(name):
                         stream.admit(member.size)
-                        files[name] = tar.extractfile(member).read()
+                        files[name] = _bytes_of(tar, member)
             stream.drain()
     except (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, zlib.error) as error:
         raise _damaged(path, error) from error
     folders.update(p.as_posix() for name in files for p in PurePosixPath(name).parents)
     return Tree(files, frozenset(folders - {"."}))
+
+
+def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    assert stream is not None  # _checked_name lets regular files and folders pass alone
+    return stream.read()
 
 
 def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:

@@ -6,6 +6,7 @@ import io
 import pickle
 import pickletools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
     return codecs.encode(text, "latin1")
 
 
-def _entry(batch: object, key: str) -> object:
+def _entry(batch: object, key: str) -> Any:
     if not isinstance(batch, dict):
         raise ValueError("not a dict")
     return batch[key] if key in batch else batch[key.encode()]

@@ -37,9 +37,9 @@ def read_image_folder(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, P
     listed = {part: _by_class(tree, part, where) for part in ("train", "test")}
     train_classes, test_classes = set(listed["train"]), set(listed["test"])
     if train_classes != test_classes:
-        names = ", ".join(sorted(train_classes ^ test_classes))
+        apart = ", ".join(sorted(train_classes ^ test_classes))
         raise S11Error(
-            f"{where}: train/ and test/ must hold the same classes; they differ in {names}"
+            f"{where}: train/ and test/ must hold the same classes; they differ in {apart}"
         )
     classes = tuple(sorted(train_classes))
     names = [n for part in listed.values() for c in classes for n in part[c]]
@@ -149,7 +149,8 @@ def decode_image(file: Path | bytes) -> np.ndarray:
             size = image.size
             if size == (SIDE, SIDE):
                 if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                    grey = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                    return np.asarray(grey.convert("RGB"))
                 return np.asarray(image.convert("RGB"))
     # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
     except Exception as error:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from s11_fastai import load_run
 from s11_fastai.errors import S11Error
+from s11_fastai.runs.records import read_records
 
 matplotlib.use("Agg")
 
@@ -94,8 +96,7 @@ def spoil(out, how):
     if how == "no run":
         (out / "config.json").unlink()
     elif how == "another version":
-        config = read(out / "config.json")
-        del config["wd"]
+        config = read(out / "config.json") | {"warp": 9}
         (out / "config.json").write_text(json.dumps(config))
     elif how == "damaged weights":
         data = (out / "model.safetensors").read_bytes()
@@ -139,3 +140,23 @@ def test_what_cannot_be_opened_is_one_line(finished, tmp_path, how, says):
 def test_images_that_moved_are_given(finished, pets, tmp_path):
     moved = shutil.copytree(pets, tmp_path / "elsewhere")
     assert load_run(finished[0], data=moved).validate() == load_run(finished[0]).validate()
+
+
+def test_a_run_of_an_older_version_opens():
+    """Written by version 0.1.0, before label smoothing, logit scale and precision were settings."""
+    path = Path(__file__).parent / "run-0.1"
+    learn = load_run(path)
+    results = read(path / "results.json")
+    # Another processor's last digits may turn an image that stands between two classes.
+    assert learn.validate()[1] == pytest.approx(results["final_accuracy"], abs=1 / 355)
+    assert len(learn.recorder.lrs) == 24
+    records = read_records(path)
+    assert (records.settings.label_smoothing, records.settings.logit_scale) == (0.0, 1.0)
+
+
+def test_a_setting_that_this_version_does_not_know_is_named(tmp_path):
+    out = shutil.copytree(Path(__file__).parent / "run-0.1", tmp_path / "r")
+    config = read(out / "config.json") | {"warp": 9}
+    (out / "config.json").write_text(json.dumps(config))
+    with pytest.raises(S11Error, match=r"'warp': no such setting in this version"):
+        load_run(out)

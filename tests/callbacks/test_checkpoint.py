@@ -1,0 +1,193 @@
+"""A fit of any fastai Learner that was stopped goes on to the same end, to the bit."""
+
+import numpy as np
+import pytest
+import torch
+from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.training import GradientAccumulation
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.optimizer import Adam
+from helpers import random_images
+from torch import nn
+
+from s11_fastai import Checkpoints, Resume, SaveCheckpoints, get_dls
+from s11_fastai.callbacks.recording import RecordEpochs
+from s11_fastai.errors import DivergedError
+
+
+class StopAfter(Callback):
+    """Ends the fit after some training batches, as a signal would."""
+
+    order = SaveCheckpoints.order + 1
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def after_batch(self) -> None:
+        if self.training and self.train_iter == self.batches:
+            self.learn.save_checkpoints.checkpoint()
+            raise CancelFitException
+
+
+def stock_loaders() -> DataLoaders:
+    """fastai's own DataLoaders on a list of tensors, shuffled; nothing of ours."""
+    rng = torch.Generator().manual_seed(0)
+    items = [(torch.randn(6, generator=rng), torch.tensor(i % 3)) for i in range(20)]
+    train = DataLoader(items, bs=6, shuffle=True)
+    return DataLoaders(train, DataLoader(items[:7], bs=6), device=torch.device("cpu"))
+
+
+def sliced_loaders() -> DataLoaders:
+    return get_dls(random_images(np.random.default_rng(0)), bs=12, device="cpu")
+
+
+def learner(loaders) -> Learner:
+    """A plain fastai Learner with dropout, batch normalisation and fastai's own Adam."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    import random
+
+    random.seed(0)
+    dls = loaders()
+    n_in = 6 if loaders is stock_loaders else 3 * 32 * 32
+    layers = [nn.Flatten(), nn.Linear(n_in, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)]
+    model = nn.Sequential(*layers, nn.Linear(8, 3))
+    return Learner(dls, model, CrossEntropyLossFlat(), opt_func=Adam, metrics=accuracy)
+
+
+def fit(learn: Learner, cbs) -> Learner:
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(3, 0.01, cbs=cbs)
+    return learn
+
+
+def state(learn: Learner) -> list:
+    recorder = learn.recorder
+    weights = {name: value.tolist() for name, value in learn.model.state_dict().items()}
+    losses = [float(loss) for loss in recorder.losses]
+    return [weights, losses, recorder.lrs, recorder.hps, [list(row) for row in recorder.values]]
+
+
+# An epoch has four batches of training with either kind of loader.
+@pytest.mark.parametrize(
+    ("loaders", "batches", "begins"),
+    [
+        (stock_loaders, 1, (0, 0)),
+        (stock_loaders, 6, (1, 0)),  # within an epoch: from the last one's end
+        (stock_loaders, 8, (1, 0)),
+        (sliced_loaders, 1, (0, 1)),
+        (sliced_loaders, 6, (1, 2)),
+        (sliced_loaders, 8, (1, 4)),  # evaluation begins again
+        (sliced_loaders, 11, (2, 3)),
+    ],
+)
+def test_a_plain_learner_goes_on_to_the_same_end(tmp_path, loaders, batches, begins):
+    whole = fit(learner(loaders), [])
+    checkpoints = Checkpoints(tmp_path)
+    fit(learner(loaders), [SaveCheckpoints(checkpoints.write), StopAfter(batches)])
+    found = Checkpoints(tmp_path).newest()
+    assert (found["epoch"], found["batch"]) == begins
+    resumed = fit(learner(loaders), [Resume(found), SaveCheckpoints(checkpoints.write)])
+    assert state(resumed) == state(whole)
+
+
+def test_without_the_generators_the_end_is_another(tmp_path):
+    """The comparison can fail: dropout and the stock loader draw from them."""
+    whole = fit(learner(stock_loaders), [])
+    fit(learner(stock_loaders), [SaveCheckpoints(Checkpoints(tmp_path).write), StopAfter(6)])
+    found = Checkpoints(tmp_path).newest()
+    found["generators"]["torch"] = torch.Generator().manual_seed(1).get_state()
+    assert state(fit(learner(stock_loaders), [Resume(found)])) != state(whole)
+
+
+def test_no_other_callback_hears_of_the_epochs_that_are_passed_over(tmp_path):
+    class Hears(Callback):
+        def __init__(self) -> None:
+            self.heard = []
+
+        def before_epoch(self) -> None:
+            self.heard.append(("before", self.epoch))
+
+        def after_cancel_epoch(self) -> None:
+            self.heard.append(("cancelled", self.epoch))
+
+        def after_epoch(self) -> None:
+            self.heard.append(("after", self.epoch))
+
+    fit(learner(sliced_loaders), [SaveCheckpoints(Checkpoints(tmp_path).write), StopAfter(9)])
+    hears = Hears()
+    fit(learner(sliced_loaders), [Resume(Checkpoints(tmp_path).newest()), hears])
+    assert hears.heard == [("before", 2), ("after", 2)]
+
+
+def test_a_fit_whose_epochs_are_all_done_only_ends(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    whole = fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write)])
+    resumed = fit(learner(sliced_loaders), [Resume(checkpoints.newest())])
+    assert state(resumed) == state(whole)
+
+
+def test_resuming_from_nothing_is_beginning():
+    assert state(fit(learner(sliced_loaders), [Resume(None)])) == state(
+        fit(learner(sliced_loaders), [])
+    )
+
+
+def test_a_callbacks_own_state_goes_along(tmp_path):
+    """RecordEpochs' rows, and those of anybody's callback that has a state_dict."""
+
+    class Counts(Callback):
+        order = 20
+
+        def __init__(self) -> None:
+            self.n = 0
+
+        def after_batch(self) -> None:
+            self.n += self.training
+
+        def state_dict(self):
+            return {"n": self.n}
+
+        def load_state_dict(self, state):
+            self.n = state["n"]
+
+    def callbacks():
+        return [Counts(), RecordEpochs(), GradientAccumulation(1)]
+
+    whole = callbacks()
+    fit(learner(sliced_loaders), whole)
+    saver = SaveCheckpoints(Checkpoints(tmp_path).write)
+    fit(learner(sliced_loaders), [*callbacks(), saver, StopAfter(6)])
+    resumed = callbacks()
+    fit(learner(sliced_loaders), [*resumed, Resume(Checkpoints(tmp_path).newest())])
+    assert resumed[0].n == whole[0].n == 12
+    assert resumed[1].steps == whole[1].steps
+    assert [row[:-1] for row in resumed[1].history] == [row[:-1] for row in whole[1].history]
+    assert [row.train_accuracy * 40 for row in whole[1].history] == [
+        pytest.approx(round(row.train_accuracy * 40)) for row in whole[1].history
+    ]
+
+
+def test_checkpoints_come_by_the_clock(tmp_path):
+    minutes, written = iter(range(1000)), []
+    saver = SaveCheckpoints(
+        lambda state: written.append((state["epoch"], state["batch"])),
+        minutes=3,
+        clock=lambda: 60.0 * next(minutes),
+    )
+    fit(learner(sliced_loaders), [saver])
+    assert written == [(0, 0), (0, 3), (1, 0), (1, 3), (2, 0), (2, 3), (3, 0)]
+
+
+def test_weights_that_are_not_finite_are_not_saved():
+    class Spoils(Callback):
+        def after_step(self) -> None:
+            next(self.learn.model.parameters()).data[0] = float("nan")
+
+    saver = SaveCheckpoints(lambda state: None, minutes=0)
+    with pytest.raises(DivergedError, match="the weights became infinite or NaN by step 1"):
+        fit(learner(sliced_loaders), [saver, Spoils()])
