@@ -6,7 +6,7 @@ scripts' --help answers at once.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "S11ResNet": "s11_fastai.model",
