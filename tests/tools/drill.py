@@ -54,7 +54,7 @@ MOMENTS = {
     "records": (runs.RunFolder, "add_epoch"),
     "weights": (runs.RunFolder, "write_weights"),
     "picture": (figures, "write_figure"),
-    "page": (report, "write_report"),
+    "page": (report, "write_page"),
     "finish": (runs.RunFolder, "finish"),
     "resuming": (runs.RunFolder, "take_up"),
     "file": (os, "replace"),
