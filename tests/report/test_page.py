@@ -60,7 +60,9 @@ def test_every_picture_is_inside_with_words_and_nothing_is_asked_for(finished):
     assert [picture["alt"] for picture in pictures] == list(CAPTIONS.values())
     for picture in pictures:
         assert picture["src"].startswith("data:image/webp;base64,")
-    assert "http" not in text.replace("http-equiv", "")
+    # A picture's own letters may spell anything.
+    words = re.sub(r"base64,[^\"]*", "", text)
+    assert "http" not in words.replace("http-equiv", "")
     assert len(text) < 3_000_000
 
 

@@ -6,7 +6,7 @@ import compare
 import numpy as np
 import pytest
 from compare import Group, curves_of, format_table, group_by_settings
-from helpers import read, rows
+from helpers import help_without_heavy_imports, read, rows
 from PIL import Image
 
 from s11_fastai.plots import plot_comparison
@@ -94,3 +94,7 @@ def test_bad_input_is_one_line(argv, says, capsys):
     assert stop.value.code == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert says in said
+
+
+def test_help_does_without_heavy_imports():
+    assert "RUN" in help_without_heavy_imports("compare")

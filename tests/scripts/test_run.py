@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_files_to_the_byte(finished, pets, tmp_path
     run.main(["--data", str(pets), "--out", str(tmp_path / "b"), *SMALL])
     for name in ("model.safetensors", "best.safetensors", "steps.csv", "lr_bounds.json"):
         assert (tmp_path / "b" / name).read_bytes() == (finished[0] / name).read_bytes(), name
-    run.main(["--data", str(pets), "--out", str(tmp_path / "c"), *SMALL, "--seed", "1"])
+    run.main(["--data", str(pets), "--out", str(tmp_path / "c"), *SMALL, *BOUNDS, "--seed", "1"])
     assert (tmp_path / "c/steps.csv").read_bytes() != (finished[0] / "steps.csv").read_bytes()
 
 
