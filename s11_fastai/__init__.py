@@ -1,7 +1,7 @@
 """The S11 experiment on fastai: one linear cycle of the learning rate, a small ResNet, CIFAR-10.
 
 Names are imported when they are first used, so that `import s11_fastai` costs nothing and the
-scripts' --help answers at once.
+scripts' help answers at once.
 """
 
 from importlib import import_module

@@ -101,11 +101,11 @@ def no_pictures_of_predictions():
         yield
 
 
-def help_without_heavy_imports(script: str, parse: str) -> str:
+def help_without_heavy_imports(script: str, function: str = "parse") -> str:
     """What --help prints, in a process that has to do without the large packages."""
     code = (
         f"import sys, {script}\n"
-        f"try: {parse}(['--help'])\n"
+        f"try: {script}.{function}(['--help'])\n"
         "except SystemExit as stop: assert stop.code == 0\n"
         "assert not {'torch', 'numpy', 'fastai', 'matplotlib'} & set(sys.modules)"
     )

@@ -1,20 +1,23 @@
-"""README stays true: its Python runs, its figures are those of committed results."""
+"""README and docs stay true: their Python runs, their commands parse, their figures have files."""
 
 import json
 import re
-from pathlib import Path
 
 import bench
 import compare
 import interpret
 import matplotlib
+import pytest
+import study
+from helpers import ROOT
 
 from s11_fastai.cli import run_flags
 
 matplotlib.use("Agg")
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+DOCS = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+EVERYTHING = "\n".join([README, (ROOT / "CONTRIBUTING.md").read_text(), *DOCS.values()])
 
 
 def blocks(language: str) -> list[str]:
@@ -25,30 +28,49 @@ def test_the_first_block_is_the_set_up_that_ci_runs_as_it_stands():
     demo, tests = (line.split("#")[0].strip() for line in blocks("sh")[0].splitlines())
     assert demo == 'pip install -e ".[test]" && python experiments/run.py --demo'
     assert tests == 'pip install -e ".[test]" && pytest'
-    assert README.index("```sh") < README.index("## ")
+
+
+def test_it_can_be_read_in_one_go():
+    assert len(README.splitlines()) <= 175
 
 
 def test_every_experiment_command_parses():
     commands = re.findall(
-        r"(?:python|torchrun|launch)[^`\n]* experiments/run\.py ?([^`\n]*)", README
+        r"(?:python|torchrun|launch)[^`\n]* experiments/run\.py ?([^`\n]*)", EVERYTHING
     )
-    assert len(commands) >= 8
+    assert len(commands) >= 10
     for command in commands:
         run_flags(re.split(r"\s+#|;", command)[0].replace("$seed", "0").split())
 
 
+def test_every_other_command_parses(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name, module in {"interpret": interpret, "compare": compare, "study": study}.items():
+        commands = re.findall(rf"python experiments/{name}\.py ([^#\n`]*)", EVERYTHING)
+        assert commands, name
+        assert all(module.parse(command.split()) for command in commands)
+
+
+def test_every_link_leads_somewhere():
+    for name, text in {"README.md": README, **{f"docs/{k}.md": t for k, t in DOCS.items()}}.items():
+        here = (ROOT / name).parent
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (here / target).exists(), (name, target)
+
+
 def test_the_python_example_runs(monkeypatch, tmp_path):
     """As it stands, but for fewer epochs."""
-    code, _ = blocks("python")
+    code = blocks("python")[0]
     monkeypatch.chdir(tmp_path)
     assert "fit_one_cycle(24," in code
     names: dict = {}
     exec(code.replace("fit_one_cycle(24,", "fit_one_cycle(1,"), names)
     assert names["learn"].recorder.hps["lr"][0] == names["bounds"].lr_min
+    matplotlib.pyplot.close("all")
 
 
 def test_the_example_that_opens_a_run_works(finished, pets):
-    _, code = blocks("python")
+    code = blocks("python")[1]
     code = code.replace("runs/full", str(finished[0])).replace("(25)", "(9)")  # of 20 images
     code = code.replace("some/picture.jpg", str(pets / "test/cat/0000.png"))
     names: dict = {}
@@ -57,24 +79,20 @@ def test_the_example_that_opens_a_run_works(finished, pets):
     matplotlib.pyplot.close("all")
 
 
-def test_the_commands_that_show_runs_parse():
-    for name, module in (("interpret", interpret), ("compare", compare)):
-        commands = re.findall(rf"python experiments/{name}\.py ([^#\n]*)", README)
-        assert commands
-        assert all(module.parse(command.split()) for command in commands)
-
-
-def test_the_bench_parses_and_its_figures_are_those_of_its_page():
-    (command,) = re.findall(r"python experiments/bench\.py ([^#\n`]*)", README)
-    assert bench.parse(command.split()).out
-    page = (ROOT / "results/bench.md").read_text()
-    said = README.split("## Speed")[1].split("\n## ")[0]
-    rows = re.findall(r"^\|.*\|$", said, re.MULTILINE)
-    assert len(rows) > 10
-    assert all(row in page for row in rows)
-    figures = re.findall(r"\S+ MiB|[\d.]+(?= times)", said)
-    assert len(figures) == 4
-    assert all(f"| {figure} |" in page for figure in figures)
+def test_the_parts_work_with_anybodys_learner_and_go_on(monkeypatch, tmp_path):
+    """The example as it stands, twice: the second time there is nothing left to train."""
+    code = blocks("python")[2]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 22
+    monkeypatch.chdir(tmp_path)
+    first: dict = {}
+    exec(code, first)
+    assert len(first["learn"].recorder.values) == 2
+    assert next(iter(first["dls"].train))[0].shape == (32, 3, 48, 48)
+    again: dict = {}
+    exec(code, again)
+    assert again["learn"].recorder.values == first["learn"].recorder.values
+    for ours, theirs in zip(again["model"].parameters(), first["model"].parameters(), strict=True):
+        assert ours.equal(theirs)
 
 
 def test_every_figure_of_a_result_is_that_of_its_file():
@@ -88,3 +106,13 @@ def test_every_figure_of_a_result_is_that_of_its_file():
         assert int(seed) == results["seed"]
         assert int(params.replace(",", "")) == results["params"]
         assert final == f"{results['final_accuracy']:.2%}"
+
+
+@pytest.mark.skipif("speed" not in DOCS, reason="there is no page on speed")
+def test_the_bench_parses_and_its_figures_are_those_of_its_page():
+    (command,) = re.findall(r"python experiments/bench\.py ([^#\n`]*)", DOCS["speed"])
+    assert bench.parse(command.split()).out
+    page = (ROOT / "results/bench.md").read_text()
+    rows = re.findall(r"^\|.*\|$", DOCS["speed"], re.MULTILINE)
+    assert len(rows) > 10
+    assert all(row in page for row in rows)

@@ -74,7 +74,7 @@ def test_at_a_prompt_there_is_a_bar_and_then_learn(pets, tmp_path):
 
 
 def test_help_needs_nothing_heavy():
-    assert "--holdout" in help_without_heavy_imports("run", "run.main")
+    assert "--holdout" in help_without_heavy_imports("run", "main")
 
 
 def test_demo_is_three_flags_and_a_flag_beside_it_wins():
