@@ -64,7 +64,7 @@ def test_a_curve_that_has_only_begun_to_fall_gives_no_bounds():
 def test_a_curve_that_gives_no_bounds(losses, says):
     with pytest.raises(S11Error, match=says) as error:
         bounds_of(LRS[: len(losses)], losses)
-    assert "--lr-min" in str(error.value)
+    assert "`lr_min`" in str(error.value)
 
 
 def state(learn) -> list:
