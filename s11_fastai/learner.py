@@ -105,8 +105,8 @@ class S11Learner(Learner):
                 self.start = Position(0, 0)
         finally:
             self.start = Position(0, 0)
-            if self.precision != "fp32":  # an interrupted or failed forward pass has not left it
-                self.mixed_precision.leave_autocast()
+            for cb in self._grab_cbs(TrainInLowPrecision):
+                cb.leave_autocast()  # an interrupted or failed forward pass has not left it
 
     def all_batches(self) -> None:
         self.n_iter = len(self.dl)
@@ -195,7 +195,8 @@ class TrainInLowPrecision(MixedPrecision):
             self.autocast.__exit__(None, None, None)
         self.computing = False
 
-    after_cancel_batch = leave_autocast
+    # Whoever cancels a forward pass, what follows it is not in this autocast.
+    after_cancel_batch = after_cancel_train = after_cancel_epoch = leave_autocast
 
 
 class EpochOfLoader(Callback):
