@@ -12,6 +12,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
@@ -21,6 +22,7 @@ from torch.amp import GradScaler, autocast
 
 from s11_fastai.data import as_image
 from s11_fastai.environment import pick_precision
+from s11_fastai.interpret import whole_float32
 from s11_fastai.metrics import Accuracy, MeanLoss, SmoothLoss
 from s11_fastai.model import S11ResNet
 from s11_fastai.schedule import linear_one_cycle
@@ -107,6 +109,10 @@ class S11Learner(Learner):
             self.start = Position(0, 0)
             for cb in self._grab_cbs(TrainInLowPrecision):
                 cb.leave_autocast()  # an interrupted or failed forward pass has not left it
+
+    def _do_epoch_validate(self, ds_idx: int = 1, dl: DataLoader | None = None) -> None:
+        with whole_float32():
+            super()._do_epoch_validate(ds_idx, dl)
 
     def all_batches(self) -> None:
         self.n_iter = len(self.dl)
