@@ -75,7 +75,8 @@ def pick_precision(name: str, device: torch.device, cpu: Mapping[str, object] | 
     if name not in _PRECISIONS:
         raise S11Error(f"`precision` {name} is unknown: choose from {', '.join(_PRECISIONS)}")
     if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        # Of this card: torch.cuda.is_bf16_supported() tells of the current one.
+        has_bf16 = bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
         if name == "bf16" and not has_bf16:
             raise S11Error(
                 "`precision` bf16: this GPU does not compute in bfloat16; choose fp16 or fp32"

@@ -42,10 +42,10 @@ class Predictions:
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Predictions:
     """One pass over batches of (images, labels); only what is predicted is kept.
 
-    `model` gives log-probabilities; its mode is left as it was.
+    `model` gives log-probabilities; its mode is left as it was. It computes in float32.
     """
     outputs, labels = [], []
-    with _evaluating(model), torch.inference_mode():
+    with _evaluating(model), whole_float32(), torch.inference_mode():
         for images, truth in batches:
             outputs.append(model(images.as_subclass(Tensor)).float().cpu())
             labels.append(truth.as_subclass(Tensor).cpu())
@@ -137,6 +137,21 @@ def grad_cam(
     with _evaluating(model):
         maps = cam.attribute(images.as_subclass(Tensor), targets, relu_attributions=True)
     return maps[:, 0].detach().cpu().numpy()
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Convolutions of float32 in float32 on GPUs too, where cuDNN's default is TF32.
+
+    TF32 has 10 bits of the 23: it would give some of the images another class than a CPU does.
+    """
+    conv = torch.backends.cudnn.conv
+    kept = conv.fp32_precision
+    conv.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        conv.fp32_precision = kept
 
 
 @contextmanager

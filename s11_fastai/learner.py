@@ -12,6 +12,7 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
@@ -21,6 +22,7 @@ from torch.amp import GradScaler, autocast
 
 from s11_fastai.data.dls import as_image
 from s11_fastai.environment import pick_precision
+from s11_fastai.interpret import whole_float32
 from s11_fastai.metrics import Accuracy, MeanLoss, SmoothLoss
 from s11_fastai.model import S11ResNet
 from s11_fastai.schedule import linear_one_cycle
@@ -86,8 +88,12 @@ class S11Learner(Learner):
         try:
             super()._do_fit()
         finally:
-            if self.precision != "fp32":  # a forward pass that was interrupted has not left it
-                self.mixed_precision.leave_autocast()
+            for cb in self._grab_cbs(TrainInLowPrecision):
+                cb.leave_autocast()  # an interrupted or failed forward pass has not left it
+
+    def _do_epoch_validate(self, ds_idx: int = 1, dl: DataLoader | None = None) -> None:
+        with whole_float32():
+            super()._do_epoch_validate(ds_idx, dl)
 
 
 def s11_learner(
@@ -170,7 +176,8 @@ class TrainInLowPrecision(MixedPrecision):
             self.autocast.__exit__(None, None, None)
         self.computing = False
 
-    after_cancel_batch = leave_autocast
+    # Whoever cancels a forward pass, what follows it is not in this autocast.
+    after_cancel_batch = after_cancel_train = after_cancel_epoch = leave_autocast
 
 
 class LossesToCPU(Callback):
