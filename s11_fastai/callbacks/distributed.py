@@ -20,7 +20,7 @@ from fastai.torch_core import get_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s11_fastai.data.loader import Share
+from s11_fastai.data.loader import Shard
 from s11_fastai.environment import pick_device
 from s11_fastai.errors import S11Error
 
@@ -191,11 +191,11 @@ class TrainTogether(Callback):
 
     def before_fit(self) -> None:
         self.learn.model = self.processes.parallel(self.model)
-        self._share(Share(self.processes.index, self.processes.count))
+        self._set_shard(Shard(self.processes.index, self.processes.count))
 
     def before_batch(self) -> None:
         whole = min(self.dl.bs, self.dl.n - self.iter * self.dl.bs)
-        self.sizes = Share.sizes(whole, self.processes.count)
+        self.sizes = Shard.sizes(whole, self.processes.count)
 
     def before_backward(self) -> None:
         # The engine takes the mean of the processes' gradients, each of which is a mean itself.
@@ -212,11 +212,11 @@ class TrainTogether(Callback):
 
     def after_fit(self) -> None:
         self.learn.model = get_model(self.model)
-        self._share(Share())
+        self._set_shard(Shard())
 
     def _joined(self, part: Tensor) -> Tensor:
         return self.processes.joined(part.as_subclass(Tensor), self.sizes)
 
-    def _share(self, share: Share) -> None:
+    def _set_shard(self, shard: Shard) -> None:
         for loader in self.dls.loaders:
-            loader.share = share
+            loader.shard = shard

@@ -11,7 +11,7 @@ from s11_fastai.data.loader import Share, _sent
 from s11_fastai.data.per_image import albumentations_default
 from s11_fastai.data.transforms import channel_stats, cutout_, draw, pad_crop_flip
 from s11_fastai.errors import S11Error
-from s11_fastai.sources import Part
+from s11_fastai.sources import Split
 
 
 def batches(dl, epoch=0):
@@ -203,6 +203,6 @@ def test_holding_out_is_stratified_and_shows_no_test_image(rng):
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 9])
 def test_holding_out_leaves_every_class_on_both_sides_or_refuses(rng, n):
     whole = random_images(rng, n_train=10, classes=("ant", "bee"))
-    few = replace(whole, train=Part(whole.train.images, np.array([0] * 9 + [1])))
+    few = replace(whole, train=Split(whole.train.images, np.array([0] * 9 + [1])))
     with pytest.raises(S11Error, match="hold"):
         few.hold_out(n)
