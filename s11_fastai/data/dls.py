@@ -33,15 +33,13 @@ from s11_fastai.sources.imageset import SIDE, fingerprint
 if TYPE_CHECKING:
     import albumentations as A
 
-    Augment = A.Compose | PadCropFlip | Literal["default"] | None
-
 
 def get_dls(
     images: ImageSet,
     bs: int = 512,
     *,
     seed: int = 0,
-    augment: Augment = "default",
+    augment: A.Compose | PadCropFlip | Literal["default"] | None = "default",
     device: str | torch.device | None = None,
     num_workers: int = 0,
     path: str = ".",

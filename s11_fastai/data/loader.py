@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 from numbers import Integral
 from typing import NamedTuple, Protocol
 
@@ -71,17 +71,20 @@ class ResidentDL(TfmdDL):
         self.images, self.seed, self.augment = images, seed, augment
         self.epoch, self.first_batch, self.shard = 0, 0, Shard()
         self._key: tuple[int, ...] = ()
+        self._begin = 0
         self._looking = self._chosen = False
         super().__init__(dataset, *args, **kwargs)
 
-    def new(self, dataset: Datasets | None = None, cls: type | None = None, **kwargs) -> TfmdDL:
+    def new(
+        self, dataset: Datasets | None = None, cls: type[TfmdDL] | None = None, **kwargs
+    ) -> TfmdDL:
         """fastai's `new`; another kind of TfmdDL, as WeightedDL, slices its batches too."""
         if cls is not None and not issubclass(cls, ResidentDL) and cls is not TfmdDL:
             cls = _resident(cls)
-        if cls is not TfmdDL:
-            own = {"images": self.images, "seed": self.seed, "augment": self.augment}
-            kwargs = own | kwargs
-        new = super().new(dataset, cls, **kwargs)
+        if cls is TfmdDL:
+            return super().new(dataset, cls, **kwargs)
+        own = {"images": self.images, "seed": self.seed, "augment": self.augment}
+        new = super().new(dataset, cls, **own | kwargs)
         new.epoch = self.epoch
         return new
 
@@ -92,7 +95,7 @@ class ResidentDL(TfmdDL):
         self.epoch, self.first_batch, self._chosen = epoch, first_batch, True
 
     def state_dict(self) -> dict[str, int]:
-        """Which pass comes next, or is under way."""
+        """Which pass comes next; while one is under way, that epoch from its beginning."""
         return {"epoch": self.epoch, "first_batch": self.first_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -101,31 +104,34 @@ class ResidentDL(TfmdDL):
 
     def after_iter(self) -> None:
         super().after_iter()
-        self.epoch, self.first_batch = self.epoch + 1, 0
+        self.epoch += 1
 
     # To look at images belongs to no epoch, and shows others each time.
 
     def one_batch(self) -> tuple:
         """Another first batch each time; straight after `set_epoch`, that epoch's."""
-        self._looking = not self._chosen
+        self._looking, first_batch = not self._chosen, self.first_batch
         try:
             return super().one_batch()
         finally:
-            self._looking = False
+            self._looking, self.first_batch = False, first_batch
 
     def show_batch(self, *args, **kwargs) -> object:
         """fastai's, which leaves `get_idxs` replaced where it fails."""
-        replaced = {k: v for k, v in vars(self).items() if k == "get_idxs"}
+        attributes = self.__dict__
+        given = {"get_idxs": attributes["get_idxs"]} if "get_idxs" in attributes else {}
         try:
             return super().show_batch(*args, **kwargs)
         finally:
-            vars(self).pop("get_idxs", None)
-            vars(self).update(replaced)
+            attributes.pop("get_idxs", None)
+            attributes.update(given)
 
     # fastai calls the next three in this order, in the process that then forks its workers.
 
     def before_iter(self) -> None:
         super().before_iter()
+        if not self._looking:
+            self._begin, self.first_batch = self.first_batch, 0
         self._chosen = False
         self._key = (self.rng.getrandbits(32),)  # unless the order is the epoch's
         if isinstance(self.after_batch, Pipeline):
@@ -136,8 +142,8 @@ class ResidentDL(TfmdDL):
     def get_idxs(self) -> list[int]:
         if not self._looking:
             self._key = ()
-        indices = super().get_idxs()
-        return indices if self._looking else indices[self.first_batch * (self.bs or 1) :]
+        begin, self._begin = self._begin, 0  # others than the pass get the whole order
+        return super().get_idxs()[begin * (self.bs or 1) :]
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
         order = epoch_order(len(idxs), self.seed, self.epoch, self._key)
@@ -151,8 +157,8 @@ class ResidentDL(TfmdDL):
             return
         # Another pass may begin before this one ends.
         epoch, key, shard = self.epoch, self._key, self.shard
-        if self._augmented and not key and self._beyond_training:
-            key = (0,)
+        if self._augmented and (self.indices >= len(self.images.train.labels)).any():
+            key = key or (0,)  # an epoch has parameters for its training images alone
         for i, places in enumerate(chunked(samps, self.bs, self.drop_last)):
             indices = shard.of(self.indices[places])
             number = i * self.num_workers + self.offs
@@ -177,13 +183,11 @@ class ResidentDL(TfmdDL):
     @cached_property
     def indices(self) -> np.ndarray | None:
         """The dataset's items where they are indices of images; None where they are others."""
-        items = getattr(self.dataset, "items", ())
-        ours = self.bs and len(items) and all(isinstance(item, Integral) for item in items)
-        return np.array(list(items)) if ours else None
-
-    @cached_property
-    def _beyond_training(self) -> bool:
-        return bool((self.indices >= len(self.images.train.labels)).any())
+        items = list(getattr(self.dataset, "items", ()))
+        ours = (
+            self.bs and items and all(issubclass(kind, Integral) for kind in set(map(type, items)))
+        )
+        return np.array(items) if ours else None
 
     def _to_gpu(self, batch: tuple) -> tuple:
         # fastai's own way waits for the copy, and so for every step that was begun before it.
@@ -192,17 +196,15 @@ class ResidentDL(TfmdDL):
         return tuple(_sent(tensor, self.device) for tensor in batch)
 
 
-@lru_cache
 def _resident(cls: type) -> type:
     """Another kind of TfmdDL that chooses indices in its own way, and slices them in ours."""
-    return type(
-        cls.__name__, (cls, ResidentDL), {"__reduce__": lambda dl: (_empty, (cls,), vars(dl))}
-    )
+    # A class that is made here is found by nobody who unpickles, such as a spawned worker.
+    found = {"__reduce__": lambda dl: (_empty, (cls,), vars(dl))}
+    return type(cls.__name__, (cls, ResidentDL), found)
 
 
 def _empty(cls: type) -> ResidentDL:
-    kind = _resident(cls)
-    return kind.__new__(kind)
+    return object.__new__(_resident(cls))
 
 
 def _acts(pipeline: Pipeline) -> bool:
@@ -215,5 +217,5 @@ def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     sent = tensor.pin_memory().to(device, non_blocking=True)
     holes = getattr(tensor, "holes", None)
     if holes is not None:
-        sent.holes = holes._replace(corners=_sent(holes.corners, device))
+        sent.__dict__["holes"] = holes._replace(corners=_sent(holes.corners, device))
     return sent

@@ -248,17 +248,18 @@ class Cutout(DisplayedTransform):
         if holes is not None and holes.suit(x, self.size):
             corners = holes.corners
         else:
-            corners = self._sample(*x.shape[-2:], n=len(x), device=x.device)
+            corners = self._sample(x)
         return cutout_(x.as_subclass(torch.Tensor), corners, self.size, self.fill)
 
-    def _sample(self, height: int, width: int, n: int, device: torch.device) -> torch.Tensor:
+    def _sample(self, x: torch.Tensor) -> torch.Tensor:
+        n, (height, width) = len(x), x.shape[-2:]
         if self.size > min(height, width):
             raise S11Error(
                 f"Cutout({self.size}) does not fit into images of {height}x{width}: "
                 "choose a smaller size"
             )
         ranges = height - self.size + 1, width - self.size + 1
-        return torch.stack([torch.randint(n_, (n,), device=device) for n_ in ranges], dim=1)
+        return torch.stack([torch.randint(r, (n,), device=x.device) for r in ranges], dim=1)
 
 
 def to_batch(images: np.ndarray) -> TensorImage:
@@ -300,21 +301,18 @@ class BytesToFloat(IntToFloatTensor):
 
 
 def defer(pipeline: Pipeline) -> None:
-    """Convert bytes once: in NormalizeBytes if no transform that acts stands between the two.
+    """Let NormalizeBytes convert the bytes where no transform stands between it and BytesToFloat.
 
-    A fastai IntToFloatTensor in the pipeline goes before BytesToFloat too.
+    So does fastai's own IntToFloatTensor where somebody added it, and then it is done once.
     """
-    acting = [f for f in pipeline.fs if f.split_idx in (None, pipeline.split_idx)]
-    own = [isinstance(f, BytesToFloat) for f in acting]
-    other = any(isinstance(f, IntToFloatTensor) for f in acting if not isinstance(f, BytesToFloat))
-    follows = any(
-        is_own and isinstance(after, NormalizeBytes)
-        for is_own, after in zip(own, acting[1:], strict=False)
-    )
-    # New ones, as the loaders share what is in their pipelines.
-    pipeline.fs = L(
-        BytesToFloat(other or follows) if isinstance(f, BytesToFloat) else f for f in pipeline.fs
-    )
+    transforms = list(pipeline.fs)
+    ours = [isinstance(f, BytesToFloat) for f in transforms]
+    other = any(isinstance(f, IntToFloatTensor) for f in transforms if type(f) is not BytesToFloat)
+    for i in np.flatnonzero(ours):
+        next_one = transforms[i + 1] if i + 1 < len(transforms) else None
+        # A new one, as the loaders share those in their pipelines.
+        transforms[i] = BytesToFloat(deferred=other or isinstance(next_one, NormalizeBytes))
+    pipeline.fs = L(transforms)
 
 
 class NormalizeBytes(Normalize):

@@ -102,7 +102,7 @@ def fingerprint(classes: tuple[str, ...], train: Split, test: Split) -> str:
     digest = hashlib.sha256(json.dumps(classes).encode())
     for array in (*train, *test):
         digest.update(str(array.shape).encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
