@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from benchmark.peers import albumentations_loader, fastai_dls, torchvision_loader
 from benchmark.timing import PROJECT, Row, one_core, round_robin, rows_of
 from s11_fastai import get_dls
-from s11_fastai.data.transforms import PAD, SIDE, draw, epoch_order
+from s11_fastai.data.transforms import PAD, SIDE, epoch_order, sample_params
 from s11_fastai.sources import ImageSet
 
 LIMIT = "the gather alone"
@@ -93,10 +93,10 @@ class Gather:
         n, height = padded.shape[1:3]
         rows = padded.reshape(2, n, height, -1)
         self.windows = sliding_window_view(rows, (SIDE, SIDE * 3), axis=(2, 3))[:, :, :, ::3]
-        draws, order = draw(n, seed=0, epoch=0), epoch_order(n, seed=0, epoch=0)
+        params, order = sample_params(n, seed=0, epoch=0), epoch_order(n, seed=0, epoch=0)
         chunks = [order[i : i + bs] for i in range(0, n, bs)]
         self.draws = [
-            (draws.flip[chunk].astype(int), chunk, draws.top[chunk], draws.left[chunk])
+            (params.flip[chunk].astype(int), chunk, params.top[chunk], params.left[chunk])
             for chunk in chunks
         ]
 

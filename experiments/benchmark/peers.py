@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 
 from s11_fastai.data.per_image import albumentations_default
 from s11_fastai.data.transforms import HOLE, PAD, SIDE, channel_stats
-from s11_fastai.sources import ImageSet, Part
+from s11_fastai.sources import ImageSet, Split
 
 
 def fastai_dls(images: ImageSet, n: int, folder: Path, bs: int, **kwargs) -> DataLoaders:
@@ -113,7 +113,7 @@ class Arrays(Dataset):
         return self.transform(image=self.images[i])["image"], int(self.labels[i])
 
 
-def _write_pngs(folder: Path, name: str, part: Part, classes: tuple[str, ...], n: int) -> None:
+def _write_pngs(folder: Path, name: str, part: Split, classes: tuple[str, ...], n: int) -> None:
     chosen = _spread(part, n)
     for i, (pixels, label) in enumerate(zip(chosen.images, chosen.labels, strict=True)):
         path = folder / name / classes[label] / f"{i:05}.png"
@@ -121,7 +121,7 @@ def _write_pngs(folder: Path, name: str, part: Part, classes: tuple[str, ...], n
         Image.fromarray(pixels).save(path)
 
 
-def _spread(part: Part, n: int) -> Part:
+def _spread(part: Split, n: int) -> Split:
     """`n` images evenly from all of the part, which may be sorted by class."""
     indices = np.linspace(0, len(part.labels) - 1, min(n, len(part.labels))).astype(int)
-    return Part(part.images[indices], part.labels[indices])
+    return Split(part.images[indices], part.labels[indices])

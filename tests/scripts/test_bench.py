@@ -24,7 +24,7 @@ from helpers import ROOT, help_without_heavy_imports
 from s11_fastai import S11ResNet, get_dls, s11_learner
 from s11_fastai.cli import command_line
 from s11_fastai.data.transforms import channel_stats
-from s11_fastai.sources import ImageSet, Part
+from s11_fastai.sources import ImageSet, Split
 
 
 def test_sides_take_turns_and_ratios_are_those_of_a_round(monkeypatch):
@@ -90,7 +90,7 @@ def black_and_white(rng) -> ImageSet:
 
     def part(n):
         pixels = rng.integers(0, 2, (n, 32, 32, 3)).astype(np.uint8) * 255
-        return Part(pixels, np.arange(n) % 2)
+        return Split(pixels, np.arange(n) % 2)
 
     return ImageSet("dots", ("a", "b"), part(20), part(4), "0" * 64)
 
