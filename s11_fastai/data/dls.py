@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from fastai.data.core import DataLoaders, Datasets
-from fastai.data.transforms import Categorize, ToTensor
+from fastai.data.block import DataBlock, TransformBlock
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import Categorize
 from fastai.vision.core import TensorImage
 from fasttransform import Transform
 from PIL import Image, ImageOps
@@ -65,26 +66,42 @@ def get_dls(
     after_batch = [BytesToFloat(), NormalizeBytes(*channel_stats(images.train.images))]
     if isinstance(augmenter, PaddedImages) and augmenter.how.hole:
         after_batch.append(Cutout(augmenter.how.hole))
-    n_train = len(images.train.labels)
-    items = range(n_train + len(images.valid.labels))
-    datasets = Datasets(
-        list(items),
-        [[Picture(images)], [ClassName(images), Categorize(list(images.classes), sort=False)]],
-        splits=(items[:n_train], items[n_train:]),
+    classes = Categorize(list(images.classes), sort=False)
+    block = DataBlock(
+        blocks=(
+            TransformBlock(type_tfms=[Picture(images)]),
+            TransformBlock(type_tfms=[ClassName(images), classes]),
+        ),
+        get_items=_all_indices,
+        splitter=_Splits(len(images.train.labels)),
+        batch_tfms=after_batch,
         dl_type=ResidentDL,
     )
-    return datasets.dataloaders(
+    return block.dataloaders(
+        images,
         bs=bs,
         path=path,
         drop_last=False,
         device=device,
         num_workers=num_workers,
-        after_item=[ToTensor()],
-        after_batch=after_batch,
         images=images,
         seed=seed,
         augment=augmenter,
     )
+
+
+def _all_indices(images: ImageSet) -> list[int]:
+    return list(range(len(images.train.labels) + len(images.valid.labels)))
+
+
+class _Splits:
+    """All indices in two: those of the training images, and those of the evaluated ones."""
+
+    def __init__(self, n_train: int) -> None:
+        self.n_train = n_train
+
+    def __call__(self, items: list[int]) -> tuple[list[int], list[int]]:
+        return items[: self.n_train], items[self.n_train :]
 
 
 def dls_from_arrays(
