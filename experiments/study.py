@@ -25,9 +25,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from s11_fastai.callbacks.stopping import StopSignals
 from s11_fastai.cli import Parser, command_line
 from s11_fastai.errors import S11Error, Stopped
+from s11_fastai.signals import StopSignals
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = (
