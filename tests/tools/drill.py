@@ -41,9 +41,10 @@ from s11_fastai.runs import checkpoints, lock
 from s11_fastai.runs import run as runs
 from s11_fastai.sources import cache, digits, folder
 
-FLAGS = (
-    "--width 2 --bs 64 --epochs 3 --peak-epoch 1 --device cpu --checkpoint-minutes 0.0005"
-).split()
+FLAGS = [
+    *("--width", "2", "--bs", "64", "--epochs", "3", "--peak-epoch", "1"),
+    *("--device", "cpu", "--checkpoint-minutes", "0.0005"),
+]
 SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
 # Where a run is hit: while these work.
 MOMENTS = {
