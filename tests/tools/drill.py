@@ -43,7 +43,7 @@ from s11_fastai.sources import cache, digits, folder
 
 FLAGS = [
     *("--width", "2", "--bs", "64", "--epochs", "3", "--peak-epoch", "1"),
-    *("--device", "cpu", "--checkpoint-minutes", "0.0005"),
+    *("--lr-max", "0.1", "--device", "cpu", "--checkpoint-minutes", "0.0005"),
 ]
 SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
 # Where a run is hit: while these work.
