@@ -8,27 +8,46 @@ from torch import nn
 from torch.nn import functional as F
 
 from s11_fastai.model import S11ResNet
-from s11_fastai.sources.imageset import SIDE
+
+_LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def bare_step(n_classes: int, width: int, bs: int, compiled: bool = False) -> Callable[[], None]:
+def bare_step(
+    n_classes: int,
+    width: int,
+    bs: int,
+    precision: str,
+    device: torch.device,
+    compiled: bool = False,
+    side: int = 32,
+) -> Callable[[], None]:
     """The network and its optimiser, channels last, over and over on one batch of noise."""
-    model = S11ResNet(n_classes, width).to(memory_format=torch.channels_last)
+    model = S11ResNet(n_classes, width).to(device, memory_format=torch.channels_last)
     if compiled:
         model.compile()
-    x = torch.randn(bs, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
-    y = torch.randint(n_classes, (bs,))
-    opt = torch.optim.SGD(
-        model.parameters(), lr=0.004, momentum=0.9, nesterov=True, weight_decay=5e-4
-    )
-    return lambda: update(model, opt, x, y)
+    x = torch.randn(bs, 3, side, side, device=device).to(memory_format=torch.channels_last)
+    y = torch.randint(n_classes, (bs,), device=device)
+    update = updating(model, precision, device, nesterov=True, fused=device.type == "cuda" or None)
+    return lambda: update(x, y)
 
 
-def update(model: nn.Module, opt: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> None:
-    """One step of training."""
-    F.nll_loss(model(x), y).backward()
-    opt.step()
-    opt.zero_grad()
+def updating(
+    model: nn.Module, precision: str, device: torch.device, **sgd: bool | None
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """One step of training on a batch: forward in the precision, loss and update in float32."""
+    opt = torch.optim.SGD(model.parameters(), lr=0.004, momentum=0.9, weight_decay=5e-4, **sgd)
+    low = precision != "fp32"
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def update(x: torch.Tensor, y: torch.Tensor) -> None:
+        with torch.autocast(device.type, _LOW.get(precision), enabled=low):
+            out = model(x)
+        scaler.scale(F.nll_loss(out.float(), y)).backward()
+        scaler.step(opt)
+        scaler.update()
+        opt.zero_grad()
+
+    return update
 
 
 def in_a_thread(step: Callable[[], None]) -> Callable[[], None]:

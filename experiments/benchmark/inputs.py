@@ -1,25 +1,32 @@
-"""Section "input": batches of augmented images a second, without a network."""
+"""Section "input": batches of augmented images, without a network."""
 
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 
-from benchmark.peers import albumentations_loader, fastai_dls, torchvision_loader
-from benchmark.timing import PROJECT, Row, one_core, round_robin, rows_of
+from benchmark.peers import (
+    Copies,
+    Crops,
+    albumentations_batches,
+    endless,
+    fastai_dls,
+    torchvision_batches,
+)
+from benchmark.timing import PROJECT, Table, one_core, round_robin, rows_of, seconds_of
 from s11_fastai import get_dls
-from s11_fastai.data.transforms import PAD, SIDE, epoch_order, sample_params
 from s11_fastai.sources import ImageSet
 
-LIMIT = "the gather alone"
 N_PICTURES = 4096
+_SAYS = (
+    "Batches of {bs} images, padded, cropped, flipped, normalised and with a hole cut in each, "
+    "{where}, without a network. No way to make them is faster than the first two rows, which each "
+    "do a part of it: pick the crops out of memory; copy one batch as it reaches the network."
+)
 
 
 class Input(NamedTuple):
@@ -29,30 +36,43 @@ class Input(NamedTuple):
     n: int
 
 
-def measure_input(images: ImageSet, bs: int, workers: int, rounds: int) -> list[Row]:
-    """Images a second of each side; on one core unless there are workers."""
+def measure_input(
+    images: ImageSet, bs: int, workers: int, rounds: int, device: torch.device
+) -> Table:
+    """The rate of each side; on one core unless there are workers."""
     with tempfile.TemporaryDirectory() as scratch, nullcontext() if workers else one_core():
-        inputs = floors(images, bs) | pipelines(images, bs, Path(scratch), workers)
+        inputs = floors(images, bs, device) | pipelines(images, bs, Path(scratch), workers, device)
         sides = {
-            name: partial(images_per_second, each, uncounted=max(1, workers))
+            name: partial(seconds_an_image, each, max(1, workers), device)
             for name, each in inputs.items()
         }
-        values = round_robin(sides, rounds)
-    return rows_of("input", "images/s", values, LIMIT, lambda v: 1000 * bs / v, "ms a batch")
+        seconds = round_robin(sides, rounds)
+    units = [lambda s: 1 / s, lambda s: 1000 * bs * s]
+    where = f"with {workers} workers" if workers else "on one core"
+    return Table(
+        section="input",
+        units=("images/s", "ms a batch"),
+        rows=rows_of(seconds, units, PROJECT),
+        says=_SAYS.format(bs=bs, where=where if device.type == "cpu" else f"{where} and the GPU"),
+    )
 
 
-def floors(images: ImageSet, bs: int) -> dict[str, Input]:
+def floors(images: ImageSet, bs: int, device: torch.device) -> dict[str, Input]:
     """What no pipeline can be faster than."""
-    copies = Copies(bs)
-    return {LIMIT: Input(Gather(images, bs), 20), "a copy of the output": Input(copies, 20)}
+    return {
+        "the crops alone, as bytes": Input(Crops(images, bs), 20),
+        "a copy of one batch": Input(Copies(images, bs, device), 20),
+    }
 
 
-def pipelines(images: ImageSet, bs: int, folder: Path, workers: int) -> dict[str, Input]:
+def pipelines(
+    images: ImageSet, bs: int, folder: Path, workers: int, device: torch.device
+) -> dict[str, Input]:
     """What gives the same augmented batches; `folder` is for the files of fastai's own way."""
-    ours = get_dls(images, bs, device="cpu", num_workers=workers)
-    stock = fastai_dls(images, N_PICTURES, folder, bs, num_workers=workers)
-    pictures = torchvision_loader(images, N_PICTURES, bs, workers)
-    arrays = albumentations_loader(images, bs, workers)
+    ours = get_dls(images, bs, device=device, num_workers=workers)
+    stock = fastai_dls(images, N_PICTURES, folder, bs, device, num_workers=workers)
+    pictures = torchvision_batches(images, N_PICTURES, bs, device, workers)
+    arrays = albumentations_batches(images, bs, device, workers)
     return {
         PROJECT: Input(ours.train, 20),
         "fastai, as documented": Input(stock.train, 2),
@@ -61,8 +81,8 @@ def pipelines(images: ImageSet, bs: int, folder: Path, workers: int) -> dict[str
     }
 
 
-def images_per_second(source: Input, uncounted: int) -> float:
-    """The rate of `source.n` batches of a pass that has begun.
+def seconds_an_image(source: Input, uncounted: int, device: torch.device) -> float:
+    """The time of `source.n` batches of a pass that has begun, divided by their images.
 
     The pass is this turn's own: were it kept, workers would fill their queue while another side
     is measured. The `uncounted` first batches pay for its beginning.
@@ -70,47 +90,13 @@ def images_per_second(source: Input, uncounted: int) -> float:
     batches = endless(source.batches)
     for _ in range(uncounted):
         next(batches)
-    start = time.perf_counter()
-    seen = sum(len(next(batches)[0]) for _ in range(source.n))
-    seconds = time.perf_counter() - start
+    seen = 0
+
+    def load() -> None:
+        nonlocal seen
+        for _ in range(source.n):
+            seen += len(next(batches)[0])
+
+    seconds = seconds_of(load, device)
     batches.close()
-    return seen / seconds
-
-
-def endless(batches: Iterable[tuple]) -> Iterator[tuple]:
-    """Pass after pass."""
-    while True:
-        yield from batches
-
-
-class Gather:
-    """Crops and flips as one copy from padded images, with draws that are ready; uint8."""
-
-    def __init__(self, images: ImageSet, bs: int) -> None:
-        pixels = images.train.images
-        pad = ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))
-        padded = np.stack([np.pad(side, pad) for side in (pixels, pixels[:, :, ::-1])])
-        n, height = padded.shape[1:3]
-        rows = padded.reshape(2, n, height, -1)
-        self.windows = sliding_window_view(rows, (SIDE, SIDE * 3), axis=(2, 3))[:, :, :, ::3]
-        params, order = sample_params(n, seed=0, epoch=0), epoch_order(n, seed=0, epoch=0)
-        chunks = [order[i : i + bs] for i in range(0, n, bs)]
-        self.draws = [
-            (params.flip[chunk].astype(int), chunk, params.top[chunk], params.left[chunk])
-            for chunk in chunks
-        ]
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray]]:
-        for drawn in self.draws:
-            yield (self.windows[drawn],)
-
-
-class Copies:
-    """Copies of a batch as it reaches the network."""
-
-    def __init__(self, bs: int) -> None:
-        self.batch = torch.zeros(bs, 3, SIDE, SIDE)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor]]:
-        while True:
-            yield (self.batch.clone(),)
+    return seconds / seen

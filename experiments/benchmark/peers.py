@@ -1,10 +1,13 @@
-"""The same images and transforms as others document them: fastai, torchvision, Albumentations.
+"""The same batches as others document them, and what no way of making them can beat.
 
-Each gives batches like those of `get_dls`: pad 4, random crop, flip, one 8x8 hole wholly inside,
-drawn for each image; float32, normalised with the training images' statistics.
+fastai, torchvision and Albumentations each give batches like those of `get_dls`: pad 4, random
+crop, flip, one 8x8 hole wholly inside, drawn for each image; float32, normalised with the training
+images' statistics, on the device.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import albumentations as A
 import numpy as np
@@ -17,28 +20,32 @@ from fastai.vision.augment import CropPad, FlipItem, RandomCrop
 from fastai.vision.core import TensorImage
 from fastai.vision.data import ImageBlock
 from fasttransform import Transform
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from s11_fastai.data.per_image import albumentations_default
-from s11_fastai.data.transforms import HOLE, PAD, SIDE, channel_stats
-from s11_fastai.sources import ImageSet, Split
+from s11_fastai.data.transforms import HOLE, PAD, channel_stats, epoch_order, sample_params
+from s11_fastai.sources import ImageSet
 
 
-def fastai_dls(images: ImageSet, n: int, folder: Path, bs: int, **kwargs) -> DataLoaders:
+def fastai_dls(
+    images: ImageSet, n: int, folder: Path, bs: int, device: torch.device, **kwargs
+) -> DataLoaders:
     """A DataBlock over PNG files: about `n` of the images, which it writes into `folder`."""
-    _write_pngs(folder, "train", images.train, images.classes, n)
-    _write_pngs(folder, "test", images.valid, images.classes, bs)
+    side = images.train.images.shape[1]
+    _write_pngs(folder / "train", *_spread(*images.train, n), images.classes)
+    _write_pngs(folder / "test", *_spread(*images.valid, bs), images.classes)
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
         get_items=get_image_files,
         splitter=GrandparentSplitter(train_name="train", valid_name="test"),
         get_y=parent_label,
-        item_tfms=[CropPad(SIDE + 2 * PAD), RandomCrop(SIDE), FlipItem()],
+        item_tfms=[CropPad(side + 2 * PAD), RandomCrop(side), FlipItem()],
         batch_tfms=[CutoutOfEach(), Normalize.from_stats(*channel_stats(images.train.images))],
     )
-    return block.dataloaders(folder, bs=bs, device="cpu", **kwargs)
+    return block.dataloaders(folder, bs=bs, device=device, **kwargs)
 
 
 class CutoutOfEach(Transform):
@@ -47,19 +54,34 @@ class CutoutOfEach(Transform):
     order, split_idx = 100, 0  # after Normalize, whose mean is 0
 
     def encodes(self, x: TensorImage) -> TensorImage:
-        top, left = torch.randint(SIDE - HOLE + 1, (2, len(x), 1))
-        pixels = torch.arange(SIDE)
+        side = x.shape[-1]
+        top, left = torch.randint(side - HOLE + 1, (2, len(x), 1), device=x.device)
+        pixels = torch.arange(side, device=x.device)
         rows = (pixels >= top) & (pixels < top + HOLE)
         columns = (pixels >= left) & (pixels < left + HOLE)
         return x.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
 
 
-def torchvision_loader(images: ImageSet, n: int, bs: int, workers: int = 0) -> DataLoader:
+class Loaded(NamedTuple):
+    """The batches of a DataLoader of PyTorch, on the device."""
+
+    loader: DataLoader
+    device: torch.device
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # type: ignore[override]
+        for x, y in self.loader:
+            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+
+def torchvision_batches(
+    images: ImageSet, n: int, bs: int, device: torch.device, workers: int = 0
+) -> Loaded:
     """PIL images in memory, `n` of them, through torchvision's transforms one by one."""
-    one = HOLE**2 / SIDE**2
+    side = images.train.images.shape[1]
+    one = HOLE**2 / side**2
     transform = v2.Compose(
         [
-            v2.RandomCrop(SIDE, padding=PAD),
+            v2.RandomCrop(side, padding=PAD),
             v2.RandomHorizontalFlip(),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
@@ -67,13 +89,14 @@ def torchvision_loader(images: ImageSet, n: int, bs: int, workers: int = 0) -> D
             v2.RandomErasing(p=1, scale=(one, one), ratio=(1, 1), value=0),
         ]
     )
-    chosen = _spread(images.train, n)
-    pictures = [Image.fromarray(pixels) for pixels in chosen.images]
-    dataset = Pictures(pictures, chosen.labels, transform)
-    return DataLoader(dataset, bs, shuffle=True, num_workers=workers)
+    pixels, labels = _spread(*images.train, n)
+    pictures = [Image.fromarray(each) for each in pixels]
+    return _loaded(Pictures(pictures, labels, transform), bs, device, workers)
 
 
-def albumentations_loader(images: ImageSet, bs: int, workers: int = 0) -> DataLoader:
+def albumentations_batches(
+    images: ImageSet, bs: int, device: torch.device, workers: int = 0
+) -> Loaded:
     """Arrays in memory through an Albumentations pipeline one by one."""
     mean, std = channel_stats(images.train.images)
     transform = A.Compose(
@@ -83,8 +106,7 @@ def albumentations_loader(images: ImageSet, bs: int, workers: int = 0) -> DataLo
             ToTensorV2(),
         ]
     )
-    dataset = Arrays(*images.train, transform)
-    return DataLoader(dataset, bs, shuffle=True, num_workers=workers)
+    return _loaded(Arrays(*images.train, transform), bs, device, workers)
 
 
 class Pictures(Dataset):
@@ -101,7 +123,7 @@ class Pictures(Dataset):
 
 
 class Arrays(Dataset):
-    """Images (N, 32, 32, 3) and labels; `transform` is an Albumentations pipeline."""
+    """Images (N, H, W, 3) and labels; `transform` is an Albumentations pipeline."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, transform: A.Compose):
         self.images, self.labels, self.transform = images, labels, transform
@@ -113,15 +135,64 @@ class Arrays(Dataset):
         return self.transform(image=self.images[i])["image"], int(self.labels[i])
 
 
-def _write_pngs(folder: Path, name: str, part: Split, classes: tuple[str, ...], n: int) -> None:
-    chosen = _spread(part, n)
-    for i, (pixels, label) in enumerate(zip(chosen.images, chosen.labels, strict=True)):
-        path = folder / name / classes[label] / f"{i:05}.png"
+class Crops:
+    """Crops and flips as one copy out of padded images, with draws that are ready; uint8."""
+
+    def __init__(self, images: ImageSet, bs: int) -> None:
+        pixels = images.train.images
+        n, side = pixels.shape[:2]
+        pad = ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))
+        padded = np.stack([np.pad(each, pad) for each in (pixels, pixels[:, :, ::-1])])
+        rows = padded.reshape(2, n, side + 2 * PAD, -1)
+        self.windows = sliding_window_view(rows, (side, side * 3), axis=(2, 3))[:, :, :, ::3]
+        params, order = sample_params(n, seed=0, epoch=0), epoch_order(n, seed=0, epoch=0)
+        chunks = [order[i : i + bs] for i in range(0, n, bs)]
+        self.draws = [
+            (params.flip[chunk].astype(int), chunk, params.top[chunk], params.left[chunk])
+            for chunk in chunks
+        ]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray]]:
+        for drawn in self.draws:
+            yield (self.windows[drawn],)
+
+
+class Copies:
+    """Copies of a batch as it reaches the network, on a GPU from pinned memory of the CPU."""
+
+    def __init__(self, images: ImageSet, bs: int, device: torch.device) -> None:
+        side = images.train.images.shape[1]
+        self.batch = torch.zeros(bs, 3, side, side, pin_memory=device.type == "cuda")
+        self.device = device
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor]]:
+        while True:
+            yield (self.batch.to(self.device, non_blocking=True, copy=True),)
+
+
+def endless(batches: Iterable[tuple]) -> Iterator[tuple]:
+    """Pass after pass."""
+    while True:
+        yield from batches
+
+
+def _loaded(dataset: Dataset, bs: int, device: torch.device, workers: int) -> Loaded:
+    pinned = device.type == "cuda"
+    return Loaded(
+        DataLoader(dataset, bs, shuffle=True, num_workers=workers, pin_memory=pinned), device
+    )
+
+
+def _write_pngs(
+    folder: Path, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
+) -> None:
+    for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        path = folder / classes[label] / f"{i:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
 
 
-def _spread(part: Split, n: int) -> Split:
-    """`n` images evenly from all of the part, which may be sorted by class."""
-    indices = np.linspace(0, len(part.labels) - 1, min(n, len(part.labels))).astype(int)
-    return Split(part.images[indices], part.labels[indices])
+def _spread(images: np.ndarray, labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """`n` images evenly from all of them, which may be sorted by class."""
+    indices = np.linspace(0, len(labels) - 1, min(n, len(labels))).astype(int)
+    return images[indices], labels[indices]

@@ -1,38 +1,40 @@
-"""The rows as a table for the terminal, as JSON and as Markdown."""
+"""The tables as text for the terminal, as JSON and as Markdown."""
 
 import argparse
 import json
 import os
 import platform
 import shlex
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 
 import torch
 
-from benchmark.timing import Row
+from benchmark.timing import Table
 from s11_fastai.environment import device_name
 
-HEAD = ("", "", "", "to the limit", "to this project")
-ABOUT = (
-    "Medians over {rounds} rounds in which each side has its turn; a ratio is the median of the "
-    "ratios within the rounds, of a side's value to that of the limit (the first side, which "
-    "bounds the others) or of this project. Evaluation and memory are measured once."
+_ABOUT = (
+    "A figure is the median over {rounds} rounds, in which all sides of a table take turns, but "
+    "where its table says that it was measured once. The ratio is the median over the rounds of a "
+    "side's time divided by this project's: more than 1 is slower than this project."
 )
 _PACKAGES = ("torch", "torchvision", "fastai", "albumentations", "numpy", "accelerate")
 
 
-def facts_of(args: argparse.Namespace, defaults: argparse.Namespace, data: str) -> dict[str, str]:
+def facts_of(
+    args: argparse.Namespace, defaults: Mapping[str, object], device: torch.device, data: str
+) -> dict[str, str]:
     """How and on what it was measured, without a path and without the computer's name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "command": command(args, defaults),
         "data": data,
         "rounds": str(args.rounds),
-        "CPU": device_name(torch.device("cpu")),
+        "device": device_name(device),
+        "threads": str(torch.get_num_threads()),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
         "memory": f"{memory / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -40,37 +42,37 @@ def facts_of(args: argparse.Namespace, defaults: argparse.Namespace, data: str) 
     }
 
 
-def command(args: argparse.Namespace, defaults: argparse.Namespace) -> str:
+def command(args: argparse.Namespace, defaults: Mapping[str, object]) -> str:
     """What was typed as far as it bears on the numbers; of the data only the file's name."""
     words = ["python", "experiments/bench.py"]
     if args.data:
         words += ["--data", Path(args.data).resolve().name]
-    if args.only != defaults.only:
+    if args.only:
         words += ["--only", *args.only]
-    for name in ("workers", "rounds", "width", "bs"):
+    for name, default in defaults.items():
         value = getattr(args, name)
-        if value != getattr(defaults, name):
+        if value != default:
             words += [f"--{name}", str(value)]
     return shlex.join(words)
 
 
-def as_text(rows: Sequence[Row]) -> str:
-    """Aligned columns, a block for each section."""
-    lines = [cells(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(HEAD, *lines, strict=True)]
-    text = []
-    for section, own in groupby(rows, attrgetter("section")):
-        text += ["", _aligned((section, *HEAD[1:]), widths)]
-        text += [_aligned(cells(row), widths) for row in own]
-    return "\n".join(text[1:])
+def as_text(tables: Sequence[Table]) -> str:
+    """Aligned columns, a block for each table and what it shows."""
+    blocks = []
+    for table in tables:
+        (_, *head), *rows = _lines(table)
+        blocks += [_aligned([[table.section, *head], *rows]), textwrap.fill(table.says, 100)]
+    return "\n\n".join(blocks)
 
 
-def as_json(rows: Sequence[Row], facts: dict[str, str]) -> str:
-    return json.dumps({"facts": facts, "rows": [row._asdict() for row in rows]}, indent=2)
+def as_json(tables: Sequence[Table], facts: dict[str, str]) -> str:
+    """All figures as they are: facts, and tables of rows."""
+    shown = [table._asdict() | {"rows": [row._asdict() for row in table.rows]} for table in tables]
+    return json.dumps({"facts": facts, "tables": shown}, indent=2)
 
 
-def as_markdown(rows: Sequence[Row], facts: dict[str, str]) -> str:
-    """A page: the command, what it ran on, and a table for each section."""
+def as_markdown(tables: Sequence[Table], facts: dict[str, str]) -> str:
+    """A page: the command, what it ran on, and a section for each table."""
     versions = ", ".join(f"{k} {v}" for k, v in facts.items() if k in ("python", *_PACKAGES))
     text = [
         "# Benchmark",
@@ -79,37 +81,41 @@ def as_markdown(rows: Sequence[Row], facts: dict[str, str]) -> str:
         "",
         f"```sh\n{facts['command']}\n```",
         "",
-        f"{facts['data']}, on {facts['CPU']}, {facts['memory']}, {facts['system']}; {versions}.",
-        ABOUT.format(rounds=facts["rounds"]),
+        f"{facts['data']}, on {facts['device']}, {facts['threads']} threads, {facts['memory']}, "
+        f"{facts['system']}; {versions}.",
+        "",
+        _ABOUT.format(rounds=facts["rounds"]),
     ]
-    for section, own in groupby(rows, attrgetter("section")):
-        text += ["", f"## {section.capitalize()}", "", _line(HEAD), "|---|--:|--:|--:|--:|"]
-        text += [_line(cells(row)) for row in own]
+    for table in tables:
+        head, *rows = (f"| {' | '.join(cells)} |" for cells in _lines(table))
+        rule = "|---" + "|--:" * (len(_lines(table)[0]) - 1) + "|"
+        text += ["", f"## {table.section.capitalize()}", "", head, rule, *rows, "", table.says]
     return "\n".join(text) + "\n"
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """A row as words, in the order of HEAD."""
-    value, other = (
-        "" if v is None else f"{number(v)} {unit}".strip()
-        for v, unit in ((row.value, row.unit), (row.other, row.other_unit))
-    )
-    ratios = ("" if r is None else f"{r:.3g}" for r in (row.to_limit, row.to_project))
-    return (row.side, value, other, *ratios)
+def _lines(table: Table) -> list[list[str]]:
+    """The header and each row as words; without the ratio's column where there is no ratio."""
+    has_ratio = any(row.ratio is not None for row in table.rows)
+    lines = [["", *table.units, table.ratio]]
+    lines += [[row.side, *map(number, (*row.values, row.ratio))] for row in table.rows]
+    return lines if has_ratio else [line[:-1] for line in lines]
 
 
-def number(value: float) -> str:
-    """Three figures, or all before the point."""
+def number(value: float | None) -> str:
+    """Three figures, or all before the point; nothing for None."""
+    if value is None:
+        return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _aligned(words: Sequence[str], widths: Sequence[int]) -> str:
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(_padded(line, widths) for line in lines)
+
+
+def _padded(words: Sequence[str], widths: Sequence[int]) -> str:
     first, *rest = (word.rjust(width) for word, width in zip(words, widths, strict=True))
     return "  ".join([first.strip().ljust(widths[0]), *rest]).rstrip()
-
-
-def _line(words: Sequence[str]) -> str:
-    return f"| {' | '.join(words)} |"
 
 
 def _version(package: str) -> str | None:

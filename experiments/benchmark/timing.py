@@ -1,4 +1,4 @@
-"""Sides measured in turns, and what comes of it as plain rows."""
+"""Sides measured in turns, and what comes of it as tables of plain values."""
 
 import os
 import time
@@ -10,23 +10,31 @@ from typing import NamedTuple
 import torch
 
 PROJECT = "this project"
+CPU = torch.device("cpu")
 
 
 class Row(NamedTuple):
-    """What was measured of one side, and how it stands to the limit and to this project.
+    """One side: its values in the table's units, and how many times the project's its time is.
 
-    `to_limit` and `to_project` are this side's value divided by theirs; `other` says the same
-    as `value` in another unit. Each of the three is None where there is no such thing.
+    None stands where there is no such thing.
+    """
+
+    side: str
+    values: tuple[float | None, ...]
+    ratio: float | None = None
+
+
+class Table(NamedTuple):
+    """What was measured in one section; `says` tells a reader what it shows.
+
+    `units` are the headers of the rows' values, `ratio` is that of their ratio.
     """
 
     section: str
-    side: str
-    value: float
-    unit: str
-    other: float | None = None
-    other_unit: str = ""
-    to_limit: float | None = None
-    to_project: float | None = None
+    units: tuple[str, ...]
+    rows: tuple[Row, ...]
+    says: str
+    ratio: str = f"times {PROJECT}'s time"
 
 
 def round_robin(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -34,7 +42,7 @@ def round_robin(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[s
 
     In turns, so that whatever else the machine does falls on all sides alike.
     """
-    values = {name: [] for name in sides}
+    values: dict[str, list[float]] = {name: [] for name in sides}
     for counted in [False] + [True] * rounds:
         for name, measure in sides.items():
             value = measure()
@@ -44,35 +52,39 @@ def round_robin(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[s
 
 
 def rows_of(
-    section: str,
-    unit: str,
-    values: Mapping[str, Sequence[float]],
-    limit: str | None = None,
-    other: Callable[[float], float] | None = None,
-    other_unit: str = "",
-) -> list[Row]:
-    """A row for each side: the median of its values, and of the ratios within each round.
+    seconds: Mapping[str, Sequence[float]],
+    units: Sequence[Callable[[float], float]],
+    base: str | None = None,
+) -> tuple[Row, ...]:
+    """A row for each side: the median of its seconds in each unit, and its ratio to `base`.
 
-    `limit` names the side that bounds the others; `other` turns a value into another unit.
+    The ratio is the median of those within each round, so more than 1 is slower than `base`.
     """
 
-    def ratio(name: str, base: str | None) -> float | None:
-        if base not in values:
+    def ratio(own: Sequence[float]) -> float | None:
+        if base is None:
             return None
-        return median(a / b for a, b in zip(values[name], values[base], strict=True))
+        return median(a / b for a, b in zip(own, seconds[base], strict=True))
 
-    rows = []
-    for name, measured in values.items():
-        middle = median(measured)
-        row = Row(section, name, middle, unit, other and other(middle), other_unit)
-        rows.append(row._replace(to_limit=ratio(name, limit), to_project=ratio(name, PROJECT)))
-    return rows
+    return tuple(
+        Row(name, tuple(unit(median(own)) for unit in units), ratio(own))
+        for name, own in seconds.items()
+    )
 
 
-def seconds_of(action: Callable[[], object]) -> float:
+def seconds_of(action: Callable[[], object], device: torch.device = CPU) -> float:
+    """How long it takes, with all that it begins on the device."""
+    wait_for(device)
     start = time.perf_counter()
     action()
+    wait_for(device)
     return time.perf_counter() - start
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done all that it was told; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextmanager
