@@ -59,12 +59,15 @@ def bench(args: argparse.Namespace) -> None:
 
     device = pick_device(args.device)
     images = load_images(args.data)
-    tables = []
-    for section in sections_of(args):
-        print(f"measuring: {section}", file=sys.stderr)
-        tables.append(measure(section, images, args, device))
     facts = facts_of(args, DEFAULTS, device, images.name)
-    print(printable(as_json(tables, facts) if args.json else as_text(tables)))
+    tables: list[Table] = []
+    try:
+        for section in sections_of(args):
+            print(f"measuring: {section}", file=sys.stderr)
+            tables.append(measure(section, images, args, device))
+    finally:  # what was measured before an error or a signal is not lost
+        if tables:
+            print(printable(as_json(tables, facts) if args.json else as_text(tables)))
     if args.out:
         write_atomically(args.out, as_markdown(tables, facts))
 

@@ -34,7 +34,8 @@ def fastai_dls(
     images: ImageSet, n: int, folder: Path, bs: int, device: torch.device, **kwargs
 ) -> DataLoaders:
     """A DataBlock over PNG files: about `n` of the images, which it writes into `folder`."""
-    side = images.train.images.shape[1]
+    side, stats = images.train.images.shape[1], channel_stats(images.train.images)
+    on_cuda = device.type == "cuda"  # else the statistics would be on a GPU wherever there is one
     _write_pngs(folder / "train", *_spread(*images.train, n), images.classes)
     _write_pngs(folder / "test", *_spread(*images.valid, bs), images.classes)
     block = DataBlock(
@@ -43,7 +44,7 @@ def fastai_dls(
         splitter=GrandparentSplitter(train_name="train", valid_name="test"),
         get_y=parent_label,
         item_tfms=[CropPad(side + 2 * PAD), RandomCrop(side), FlipItem()],
-        batch_tfms=[CutoutOfEach(), Normalize.from_stats(*channel_stats(images.train.images))],
+        batch_tfms=[CutoutOfEach(), Normalize.from_stats(*stats, cuda=on_cuda)],
     )
     return block.dataloaders(folder, bs=bs, device=device, **kwargs)
 

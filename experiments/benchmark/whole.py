@@ -80,6 +80,7 @@ def measure_evaluation(images: ImageSet, width: int, bs: int, device: torch.devi
     with begun_run(images, settings_of(width, bs, device)) as run:
         learn, path = run.learn, run.folder.path
         learn.model.to(device, memory_format=torch.channels_last)  # as training leaves it
+        interpret.predict(learn.model, [learn.dls.valid.one_batch()])  # warm, as after training
         draw_all = partial(draw_predictions, path, learn, run.settings.seed)
         predict = seconds_of(partial(interpret.predict, learn.model, learn.dls.valid), device)
         draw = seconds_of(draw_all, device) - predict

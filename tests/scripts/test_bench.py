@@ -1,37 +1,45 @@
 """The benchmark's own arithmetic, that its sides do the same, and what it shows."""
 
 import json
+import os
 import platform
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from types import SimpleNamespace
 
 import bench
 import numpy as np
 import pytest
-import run
 import torch
-from benchmark import network, timing
-from benchmark.inputs import Copies, Gather, floors, pipelines
-from benchmark.network import Stopwatch
-from benchmark.project import fit, flags_of_run
-from benchmark.stepwise import Stepwise
+from benchmark import harness, processes, steps, timing
+from benchmark.bare import bare_step, updating
+from benchmark.harness import EVALUATION, NETWORK, Stepwise, Stopwatch
+from benchmark.inputs import floors, pipelines
+from benchmark.peers import Copies, Crops
+from benchmark.processes import measure_together, output_of, side_by_side
+from benchmark.steps import BEYOND, measure_step, precisions, steps_a_turn
 from benchmark.tables import as_json, as_markdown, as_text, facts_of
-from benchmark.timing import PROJECT, Row, round_robin, rows_of, seconds_of
+from benchmark.timing import CPU, PROJECT, Row, Table, round_robin, rows_of, seconds_of
+from benchmark.whole import measure_epoch
 from fastai.callback.core import Callback
 from helpers import ROOT, help_without_heavy_imports
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
 from s11_fastai.cli import command_line
 from s11_fastai.data.transforms import channel_stats
-from s11_fastai.sources import ImageSet, Split
+from s11_fastai.errors import S11Error
+from s11_fastai.report.page import write_page
+from s11_fastai.sources import ImageSet
+
+SMALL = ["--width", "1", "--bs", "16", "--rounds", "1"]
 
 
 def test_sides_take_turns_and_ratios_are_those_of_a_round(monkeypatch):
     now, turns = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     # The first is the warm-up; the machine slows down by ten in the last round but one.
-    lasts = {"limit": [9, 1, 1, 10, 2], PROJECT: [99, 2, 3, 20, 5], "peer": [9, 8, 6, 40, 10]}
+    lasts = {"floor": [9, 1, 1, 10, 2], PROJECT: [99, 2, 3, 20, 5], "peer": [9, 8, 6, 40, 10]}
 
     def side(name):
         def work():
@@ -40,65 +48,84 @@ def test_sides_take_turns_and_ratios_are_those_of_a_round(monkeypatch):
 
         return lambda: seconds_of(work)
 
-    values = round_robin({name: side(name) for name in lasts}, rounds=4)
-    assert turns == ["limit", PROJECT, "peer"] * 5
-    assert values == {name: lasts[name][1:] for name in lasts}
-    rows = rows_of("step", "s", values, "limit", lambda v: 512 / v, "images/s")
-    assert rows[0] == Row("step", "limit", 1.5, "s", 512 / 1.5, "images/s", 1, 0.45)
-    assert [row.value for row in rows] == [1.5, 4, 9]
-    assert [row.to_limit for row in rows] == [1, 2.25, 5.5]
-    assert [row.to_project for row in rows] == [pytest.approx(0.45), 1, 2]
-    assert [row.to_limit for row in rows_of("start", "s", values)] == [None] * 3
+    seconds = round_robin({name: side(name) for name in lasts}, rounds=4)
+    assert turns == ["floor", PROJECT, "peer"] * 5
+    assert seconds == {name: lasts[name][1:] for name in lasts}
+    rows = rows_of(seconds, [lambda s: s, lambda s: 512 / s], PROJECT)
+    assert rows[0] == Row("floor", (1.5, 512 / 1.5), pytest.approx(0.45))
+    assert [row.values[0] for row in rows] == [1.5, 4, 9]
+    assert [row.ratio for row in rows] == [pytest.approx(0.45), 1, 2]
+    assert [row.ratio for row in rows_of(seconds, [lambda s: s])] == [None] * 3
 
 
-ROWS = [
-    Row("input", "the gather", 1_234_567.8, "images/s", 0.41471, "ms a batch", 1, 5),
-    Row("input", PROJECT, 246_913.6, "images/s", 2.07355, "ms a batch", 0.2, 1),
-    Row("memory", "all images", 175.8, "MiB"),
+TABLES = [
+    Table(
+        "input",
+        ("images/s", "ms a batch"),
+        (
+            Row("the crops", (1_234_567.8, 0.41471), 0.2),
+            Row(PROJECT, (246_913.6, 2.07355), 1.0),
+            Row("a part of it", (None, 0.5), 0.24),
+        ),
+        "Batches on one core.",
+    ),
+    Table("start", ("s",), (Row("run.py --help", (0.0614,)),), "What a person waits for."),
+    Table("memory", ("MiB",), (Row("bare", (814.2,), 0.78),), "Peaks.", "times the memory"),
 ]
 
 
-def test_rows_become_a_table_a_page_and_json(tmp_path):
+def test_tables_become_text_a_page_and_json(tmp_path):
     argv = ["--data", str(tmp_path / "some" / "c10.tgz"), "--only", "input", "--rounds", "3"]
     args = bench.parse([*argv, "--out", str(tmp_path / "b.md")])
-    facts = facts_of(args, bench.parser().parse_args([]), "CIFAR-10")
+    facts = facts_of(args, bench.DEFAULTS, CPU, "CIFAR-10")
     assert facts["command"] == (
         "python experiments/bench.py --data c10.tgz --only input --rounds 3"
     )
-    shown = as_text(ROWS), as_markdown(ROWS, facts), as_json(ROWS, facts)
+    shown = as_text(TABLES), as_markdown(TABLES, facts), as_json(TABLES, facts)
     text, page, values = shown
     lines = text.splitlines()
     assert [line.split("  ")[0] for line in lines] == [
-        *("input", "the gather", PROJECT, "", "memory", "all images"),
+        *("input", "the crops", PROJECT, "a part of it", "", "Batches on one core.", ""),
+        *("start", "run.py --help", "", "What a person waits for.", ""),
+        *("memory", "bare", "", "Peaks."),
     ]
-    assert " ".join(lines[1].split()) == "the gather 1,234,568 images/s 0.415 ms a batch 1 5"
-    assert len({len(line) for line in lines[:3]}) == 1
-    assert f"| {PROJECT} | 246,914 images/s | 2.07 ms a batch | 0.2 | 1 |" in page
-    assert "| all images | 176 MiB |  |  |  |" in page
+    assert " ".join(lines[0].split()) == "input images/s ms a batch times this project's time"
+    assert " ".join(lines[1].split()) == "the crops 1,234,568 0.415 0.2"
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert lines[7].split() == ["start", "s"]  # no ratio, no column for it
+    assert "|  | images/s | ms a batch | times this project's time |\n|---|--:|--:|--:|\n" in page
+    assert f"| {PROJECT} | 246,914 | 2.07 | 1 |\n| a part of it |  | 0.5 | 0.24 |\n\nBatc" in page
+    assert "## Start\n\n|  | s |\n|---|--:|\n| run.py --help | 0.0614 |\n\nWhat a" in page
+    assert "|  | MiB | times the memory |\n|---|--:|--:|\n| bare | 814 | 0.78 |" in page
     for part in (facts["command"], "CIFAR-10", "cores", "GiB", f"torch {version('torch')}", "3 r"):
         assert part in page, part
-    assert [Row(**row) for row in json.loads(values)["rows"]] == ROWS
+    assert json.loads(values)["tables"] == json.loads(json.dumps([as_plain(t) for t in TABLES]))
     for each in shown:
         assert str(tmp_path) not in each
         assert str(ROOT) not in each
         assert platform.node() not in each
 
 
+def as_plain(table: Table) -> dict:
+    return {**table._asdict(), "rows": [row._asdict() for row in table.rows]}
+
+
 @pytest.fixture
-def black_and_white(rng) -> ImageSet:
+def black_and_white(rng, images) -> ImageSet:
     """Images whose every value is 0 or 255, far from the mean, which holes have."""
 
-    def part(n):
+    def of(split, n):
         pixels = rng.integers(0, 2, (n, 32, 32, 3)).astype(np.uint8) * 255
-        return Split(pixels, np.arange(n) % 2)
+        return split._replace(images=pixels, labels=np.arange(n) % 2)
 
-    return ImageSet("dots", ("a", "b"), part(20), part(4), "0" * 64)
+    train, valid = of(images.train, 20), of(images.valid, 4)
+    return replace(images, classes=("a", "b"), train=train, valid=valid)
 
 
 def test_all_sides_of_input_are_the_same_transforms(black_and_white, tmp_path):
     mean, std = (np.array(v)[:, None, None] for v in channel_stats(black_and_white.train.images))
     values = np.stack([(0 - mean) / std, (1 - mean) / std])
-    sides = pipelines(black_and_white, 8, tmp_path, workers=0)
+    sides = pipelines(black_and_white, 8, tmp_path, workers=0, device=CPU)
     assert len(sides) == 4
     for name, side in sides.items():
         x = next(iter(side.batches))[0].as_subclass(torch.Tensor)
@@ -123,12 +150,12 @@ def test_all_sides_of_input_are_the_same_transforms(black_and_white, tmp_path):
 
 
 def test_the_floors_give_whole_batches(black_and_white):
-    gather, copies = (side.batches for side in floors(black_and_white, 8).values())
-    assert isinstance(gather, Gather)
+    crops, copies = (side.batches for side in floors(black_and_white, 8, CPU).values())
+    assert isinstance(crops, Crops)
     assert isinstance(copies, Copies)
-    assert [len(crops) for (crops,) in gather] == [8, 8, 4]
-    (crops,) = next(iter(gather))
-    assert (crops.shape, crops.dtype) == ((8, 32, 96), np.uint8)
+    assert [len(batch) for (batch,) in crops] == [8, 8, 4]
+    (batch,) = next(iter(crops))
+    assert (batch.shape, batch.dtype) == ((8, 32, 96), np.uint8)
     (copy,) = next(iter(copies))
     assert (copy.shape, copy.dtype) == ((8, 3, 32, 32), torch.float32)
 
@@ -170,34 +197,160 @@ def test_what_a_fit_raises_is_raised_by_the_step(images):
     assert not steps.thread.is_alive()
 
 
-def test_the_networks_part_of_a_step_is_its_three_calls(images, monkeypatch):
-    learn = s11_learner(get_dls(images, bs=16, device="cpu"), S11ResNet(3, 1))
-    watch, ticks, within = Stopwatch(learn), iter(range(1000)), []
-    monkeypatch.setattr(network, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+def test_a_fit_goes_on_by_one_epoch_a_step(images, monkeypatch):
+    monkeypatch.setattr(Count, "trained", 0)
+    monkeypatch.setattr(Count, "evaluated", 0)
+    learn = s11_learner(get_dls(images, 16, device="cpu"), S11ResNet(3, 1), cbs=Count())
+    with Stepwise(learn, lambda: learn.fit_one_cycle(3, 0.01), "epoch") as epochs:
+        for done in (1, 2):
+            epochs.step()
+            assert (Count.trained, Count.evaluated) == (3 * done, 2 * done)
+    assert (Count.trained, Count.evaluated) == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("events", "ticks_of_each"), [(NETWORK, [2 + 1 + 1] * 3), (EVALUATION, [1 + 2])]
+)
+def test_the_stopwatch_adds_up_what_lies_between_its_events(
+    images, monkeypatch, events, ticks_of_each
+):
+    learn = s11_learner(get_dls(images, bs=16, device="cpu"), S11ResNet(3, 1), precision="fp32")
+    watch, ticks, taken = Stopwatch(learn, events), iter(range(1000)), []
+    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    # The network ticks once itself, in evaluation for each of two batches.
     monkeypatch.setattr(
         learn.model, "forward", lambda x, f=learn.model.forward: (next(ticks), f(x))[1]
     )
 
-    class Look(Callback):
+    class Take(Callback):
         order = 99
 
         def after_batch(self):
-            within.append((self.training, watch.seconds))
+            if self.training and events is NETWORK:
+                taken.append(watch.take())
+
+        def after_epoch(self):
+            if events is EVALUATION:
+                taken.append(watch.take())
 
     with learn.no_bar(), learn.no_logging():
-        learn.fit(1, lr=0.01, cbs=Look())
-    assert [seconds for training, seconds in within if training] == [2 + 1 + 1] * 3
+        learn.fit(1, lr=0.01, cbs=Take())
+    assert taken == ticks_of_each
 
 
-def test_the_measured_run_is_a_real_one(images, tmp_path, capsys):
-    args = flags_of_run(width=1, bs=16)
-    learn = run.learner_of(images, args, torch.device("cpu"))
-    with Stepwise(learn, lambda: fit(tmp_path / "r", learn, args)) as steps:
-        steps.step()
-        steps.step()
-    names = {p.name for p in (tmp_path / "r").iterdir()}
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_the_bare_loop_is_sgd_on_layers_in_its_precision(precision, dtype):
+    torch.manual_seed(0)
+    models, seen = [S11ResNet(3, 1) for _ in range(2)], []
+    models[1].load_state_dict(models[0].state_dict())
+    models[0].prep[0].register_forward_hook(lambda _m, _x, out: seen.append(out.dtype))
+    x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    update = updating(models[0], precision, CPU, nesterov=True)
+    opt = torch.optim.SGD(
+        models[1].parameters(), lr=0.004, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
+    for _ in range(2):
+        update(x, y)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            out = models[1](x)
+        torch.nn.functional.nll_loss(out, y).backward()
+        opt.step()
+        opt.zero_grad()
+    assert seen == [dtype] * 2
+    for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, theirs)
+
+
+def test_the_measured_run_is_a_real_one(images, capsys):
+    with harness.begun_run(images, harness.settings_of(1, 16, CPU)) as run:
+        path, rows = run.folder.path, run.record
+        page = write_page(run.records(), "stopped")  # as "evaluation" measures it
+        assert "could not be made" not in page.read_text()
+        with Stepwise(run.learn, lambda: harness.fit(run)) as fit:
+            fit.step()
+            fit.step()
+            assert len(rows.batches) == 2
+        names = {p.name for p in path.iterdir()}
     assert names >= {"config.json", "env.json", "lr_bounds.json", "report.html", "checkpoint"}
     assert not names & {"history.csv", "results.json"}
+    assert not path.exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_turn_never_reaches_the_end_of_an_epoch():
+    cuda = torch.device("cuda")
+    assert steps_a_turn(97, 5, CPU) == 1
+    assert steps_a_turn(97, 5, cuda) == 8
+    assert steps_a_turn(13, 5, cuda) == 2
+    with pytest.raises(S11Error, match="fewer --rounds or --bs"):
+        steps_a_turn(5, 5, CPU)
+
+
+def test_a_step_is_measured_in_every_precision(images, monkeypatch):
+    """But for torch.compile, which takes most of a minute and is refused here as without one."""
+
+    def not_compiled(*args, compiled=False, **kwargs):
+        return refuse if compiled else bare_step(*args, **kwargs)
+
+    def refuse():
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(steps, "bare_step", not_compiled)
+    monkeypatch.setattr(steps, "precisions", lambda _: ["fp32", "bf16"])
+    monkeypatch.setattr(steps, "REST", 0)
+    table = measure_step(images, width=1, bs=16, rounds=1, device=CPU)
+    bare, ours = ([f"{side} in {p}" for p in ("fp32", "bf16")] for side in ("bare loop", PROJECT))
+    sides = [row.side for row in table.rows]
+    assert sides[:5] == [*bare, *ours, BEYOND]
+    assert [side.split(" in ")[0] for side in sides[5:]] == [
+        "the same network",
+        "a plain torch loop",
+    ]
+    whole, part = table.rows[3:5]
+    assert whole.ratio == 1
+    assert part.values[1] is None
+    assert 0 < part.ratio == part.values[0] / whole.values[0] < 1
+    assert all(row.values[1] == 16 / row.values[0] for row in table.rows if row is not part)
+
+
+def test_an_epoch_is_measured_with_its_evaluation(images):
+    table = measure_epoch(images, width=1, bs=16, rounds=1, device=CPU)
+    *wholes, evaluation = table.rows
+    assert [row.side for row in wholes] == [f"{PROJECT} in {p}" for p in precisions(CPU)]
+    assert wholes[-1].ratio == 1
+    assert 0 < evaluation.ratio == evaluation.values[0] / wholes[-1].values[0] < 1
+    assert "40 images in batches of 16, then 24 images evaluated" in table.says
+
+
+def test_runs_beside_each_other_are_compared_with_one_whose_threads_sleep(monkeypatch):
+    """Made-up seconds: those of two runs ten times one's, those of threads that spin twice."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    asked = []
+
+    def measured(runs, policy, *words):
+        asked.append((runs, policy))
+        policies = output_of(
+            "-c", "import os; print(os.environ.get('OMP_WAIT_POLICY'))", OMP_WAIT_POLICY=policy
+        )
+        assert policies.strip() == str(policy)  # None: as if nobody had set it
+        assert words == ("beside", "c10.tgz", 1, 16, 3)
+        return 10.0 ** (runs - 1) * (1 if policy else 2)
+
+    monkeypatch.setattr(processes, "side_by_side", measured)
+    rows = measure_together("c10.tgz", 1, 16, 3).rows
+    assert asked == [(1, None), (1, "passive"), (2, None), (2, "passive")]
+    assert [row.values[0] for row in rows] == [row.ratio for row in rows] == [2, 1, 20, 10]
+    assert rows[1].side == "one run, threads sleep"
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+
+
+def test_a_process_that_fails_says_why():
+    for call in (lambda: side_by_side(2, None, "nap"), lambda: output_of(*processes.CHILD, "nap")):
+        with pytest.raises(S11Error, match=r"to be measured failed: KeyError: 'nap'"):
+            call()
 
 
 def test_a_measurement_from_the_flags_to_the_page(pets, tmp_path, capsys, monkeypatch):
@@ -205,19 +358,53 @@ def test_a_measurement_from_the_flags_to_the_page(pets, tmp_path, capsys, monkey
     n_threads, out = torch.get_num_threads(), tmp_path / "b.md"
     argv = ["--data", str(pets), "--bs", "8", "--rounds", "1", "--only", "input"]
     bench.main([*argv, "--json", "--out", str(out)])
-    rows = [Row(**row) for row in json.loads(capsys.readouterr().out)["rows"]]
-    assert [row.side for row in rows][2] == PROJECT
-    assert len(rows) == 6
-    assert all(row.value > 0 and row.to_limit > 0 and row.to_project > 0 for row in rows)
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    assert [row["side"] for row in table["rows"]][2] == PROJECT
+    assert len(table["rows"]) == 6
+    assert all(min(*row["values"], row["ratio"]) > 0 for row in table["rows"])
+    assert table["rows"][2]["ratio"] == 1
     assert torch.get_num_threads() == n_threads
     assert [p.name for p in tmp_path.iterdir()] == ["b.md"]
     assert out.read_text().startswith("# Benchmark")
 
 
+def test_what_was_measured_before_a_failure_is_shown(monkeypatch, capsys):
+    def measure(section, *_):
+        if section == "step":
+            raise S11Error("too few steps")
+        return TABLES[0]
+
+    monkeypatch.setattr(bench, "measure", measure)
+    with pytest.raises(SystemExit):
+        bench.main(["--data", "digits", "--json", "--only", "input", "step"])
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["tables"][0]["section"] == "input"
+    assert shown.err.splitlines()[-1] == "bench.py: too few steps"
+
+
+@pytest.mark.slow
+def test_all_sections_of_a_cpu_from_the_flags_to_the_page(pets, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    out = tmp_path / "b.md"
+    bench.main(["--data", str(pets), *SMALL, "--only", *bench.SECTIONS, "--out", str(out)])
+    page = out.read_text()
+    for section in bench.SECTIONS:
+        assert f"\n## {section.capitalize()}\n" in page, section
+    assert [p.name for p in tmp_path.iterdir()] == ["b.md"]
+
+
+def test_on_a_gpu_the_sections_of_the_cpu_alone_are_skipped_with_a_word(capsys):
+    asked = bench.parse(["--device", "cuda", "--only", "step", "memory", "run"])
+    assert bench.sections_of(asked) == ["step", "run"]
+    assert capsys.readouterr().err == "skipped: memory, which is of the CPU alone\n"
+    assert bench.sections_of(bench.parse(["--device", "cuda"])) == bench.ON_CUDA
+    assert {"input", "step", "epoch", "run"} <= set(bench.ON_CUDA)
+    assert bench.sections_of(bench.parse(["--data", "x"])) == bench.ON_CPU
+
+
 def test_help_needs_nothing_heavy():
     text = help_without_heavy_imports("bench")
     assert "--rounds" in text
-    assert "--peak" not in text
 
 
 @pytest.mark.parametrize(
