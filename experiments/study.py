@@ -5,8 +5,9 @@
 A table is an INI file. Each section is a variant and holds flags of run.py without their dashes;
 [DEFAULT] holds what all variants share, and `seeds`. All variants get their first seed before any
 gets its second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
-results/study/<table>.csv. The same command goes on where it was stopped; rows that are there
-already are not run again.
+results/study/<table>.csv, without accuracies where it diverged. The same command goes on where it
+was stopped; rows that are there already are not run again, on whatever images: give studies of
+other images another --results.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s11_fastai.cli import Parser, command_line
-from s11_fastai.errors import S11Error, Stopped
+from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.signals import StopSignals
 
 ROOT = Path(__file__).parents[1]
@@ -101,14 +102,13 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
                 active[start(job, args)] = job
             for process in [p for p in active if p.poll() is not None]:
                 job = active.pop(process)
-                if process.returncode:
+                if process.returncode not in (0, DivergedError.exit_code):
                     failed.append(job)
                     print(f"{job.folder} ended with exit code {process.returncode}", flush=True)
                     continue
                 row = row_of(job, args.runs / job.folder)
                 write_rows(rows, [*read_rows(rows), row])
-                accuracy = float(row["final_accuracy"])
-                print(f"{job.folder}: {accuracy:.2%}", flush=True)
+                print(f"{job.folder}: {row['final_accuracy'] or 'diverged'}", flush=True)
             time.sleep(0.2)
     finally:
         for process in active:
@@ -126,7 +126,8 @@ def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
     out.parent.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, ROOT / "experiments/run.py", *job.flags, "--seed", job.seed]
     words += ["--out", out, "--resume", *(["--data", args.data] if args.data else [])]
-    threads = max(1, len(os.sched_getaffinity(0)) // args.parallel)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = max(1, (cores or 1) // args.parallel)
     with (args.runs / f"{job.folder}.log").open("a") as log:
         return subprocess.Popen(
             [str(word) for word in words],
@@ -139,11 +140,12 @@ def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
 
 
 def row_of(job: Job, out: Path) -> dict[str, object]:
-    """What came of a finished run."""
+    """What came of a finished run, or of one that diverged, which has no accuracies."""
     from s11_fastai.runs.records import read_records
 
     records = read_records(out)
-    last, results = records.history[-1], records.results
+    bounds, results = records.bounds, records.results or {}
+    last = records.history[-1] if results else None
     values = {
         "variant": job.variant,
         "seed": job.seed,
@@ -152,12 +154,12 @@ def row_of(job: Job, out: Path) -> dict[str, object]:
         "evaluated_on": records.evaluated_on,
         "precision": records.env.get("precision"),
         "epochs": len(records.history),
-        "lr_min": results["lr_min"],
-        "lr_max": results["lr_max"],
-        "final_accuracy": results["final_accuracy"],
-        "best_accuracy": results["best_accuracy"],
-        "train_accuracy": last.train_accuracy,
-        "valid_loss": last.valid_loss,
+        "lr_min": bounds.lr_min if bounds else None,
+        "lr_max": bounds.lr_max if bounds else None,
+        "final_accuracy": results.get("final_accuracy"),
+        "best_accuracy": results.get("best_accuracy"),
+        "train_accuracy": last.train_accuracy if last else None,
+        "valid_loss": last.valid_loss if last else None,
         "git_revision": records.env.get("git_revision"),
     }
     return {name: values[name] for name in COLUMNS}

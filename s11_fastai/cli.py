@@ -64,7 +64,8 @@ def command_line(script: str, argv: list[str] | None = None) -> Iterator[StopSig
     `script` is the file that was called, `argv` its words.
 
     S11Error and OSError give 2, DivergedError 3, a signal 128 and its number. Where a run can go
-    on, the line names the command. Of several processes the main one speaks for all.
+    on, the line names the command. Of a stop or a divergence, which all processes of a run share,
+    the main one alone speaks.
     """
     # Threads that wait for each other sleep, so that two runs on one machine, or a run and its
     # user's other work, do not slow each other down. It must be set before torch is imported.
@@ -153,7 +154,12 @@ def _parser() -> Parser:
             metavar=each.name.split("_")[-1].upper(),
             help=each.metadata["words"] + default,
         )
-    add("--out", type=Path, default=None, help="the run's folder (default runs/<date>-<data>)")
+    add(
+        "--out",
+        type=Path,
+        default=None,
+        help="the run's folder (default runs/<date>-<time>-<data>)",
+    )
     add("--resume", action="store_true", help="begin the run in --out, or go on with it")
     add(
         "--checkpoint-minutes",

@@ -54,9 +54,13 @@ class S11Learner(Learner):
     def predict(self, item: Any, **kwargs) -> tuple:
         """fastai's `predict` for one picture: (class name, class, probabilities).
 
-        `item` is a path, a PIL image or a uint8 array, or the index of one of the Learner's images.
+        `item` is a path, a PIL image or a uint8 array, resized as the Learner's images are, or the
+        index of one of these.
         """
-        return super().predict(item if isinstance(item, Integral) else as_image(item), **kwargs)
+        images = getattr(self.dls.valid, "images", None)
+        if images is not None and not isinstance(item, Integral):
+            item = as_image(item, images.train.images.shape[1:3])
+        return super().predict(item, **kwargs)
 
     def fit_one_cycle(
         self,
@@ -110,24 +114,22 @@ def s11_learner(
 
     `model` gives log-probabilities or logits (by default S11ResNet for the classes of `dls`);
     `wd` is applied to every parameter; `label_smoothing` is the part of each label that is spread
-    evenly over all classes; `kwargs` go to fastai's Learner. `precision` is that of the network in
+    evenly over all classes; `kwargs` go to fastai's Learner and replace what is chosen here,
+    as `loss_func`, `opt_func` and `metrics`. `precision` is that of the network in
     training: "auto", "fp32", "bf16" or "fp16", as `pick_precision` reads it. Evaluation is always
     in float32, so that the same weights give the same accuracy wherever they are evaluated.
     """
     model = S11ResNet(dls.c) if model is None else model
     on_cuda = torch.device(dls.device).type == "cuda"
     sgd = partial(torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda or None)
-    learn = S11Learner(
-        dls,
-        model,
-        loss_func=CrossEntropyLossFlat(label_smoothing=label_smoothing),
-        opt_func=partial(OptimWrapper, opt=sgd),
-        metrics=Accuracy(),
-        wd=wd,
-        wd_bn_bias=True,
-        cbs=[ChannelsLast(), LossesToCPU(), *L(kwargs.pop("cbs", None))],
-        **kwargs,
-    )
+    own = {
+        "loss_func": CrossEntropyLossFlat(label_smoothing=label_smoothing),
+        "opt_func": partial(OptimWrapper, opt=sgd),
+        "metrics": Accuracy(),
+        "wd_bn_bias": True,
+    }
+    cbs = [ChannelsLast(), LossesToCPU(), *L(kwargs.pop("cbs", None))]
+    learn = S11Learner(dls, model, wd=wd, cbs=cbs, **own | kwargs)
     recorder = learn.recorder
     recorder.loss, recorder.smooth_loss = MeanLoss(), SmoothLoss()
     picked = pick_precision(precision, torch.device(dls.device))

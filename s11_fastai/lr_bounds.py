@@ -53,6 +53,8 @@ def find_lr_bounds(
     the wrong side of the given one.
     """
     if lr_min and lr_max:
+        if lr_min >= lr_max:
+            raise S11Error(f"`lr_min` {lr_min:g} must be below `lr_max` {lr_max:g}")
         return LRBounds(lr_min, lr_max)
     lrs, losses = _range_test(learn, num_it)
     low, high = bounds_of(lrs, losses)

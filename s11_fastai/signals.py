@@ -50,4 +50,4 @@ class StopSignals:
             raise Stopped(number)
         # Not print(), which the signal may have interrupted; whoever read it may be gone.
         with suppress(OSError):
-            os.write(2, b"\nstopping after this step; once more stops at once\n")
+            os.write(2, b"\nstopping as soon as this step is done; once more stops at once\n")

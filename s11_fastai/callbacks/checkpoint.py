@@ -28,7 +28,7 @@ _KERNELS = ("fused", "foreach", "capturable")
 
 def batches_done(learn: Learner) -> int:
     """How many training batches of the epoch are behind a Learner that is fitting."""
-    return learn.train_iter - learn.epoch * len(learn.dls.train)
+    return round((learn.pct_train * learn.n_epoch - learn.epoch) * len(learn.dls.train))
 
 
 def state_dict(
@@ -43,6 +43,8 @@ def state_dict(
     return {
         "epoch": epoch,
         "batch": batch,
+        "epochs": learn.n_epoch,
+        "batches": len(learn.dls.train),
         "train_iter": learn.train_iter,
         "pct_train": learn.pct_train,
         "model": dict(get_model(learn.model).state_dict()),
@@ -60,8 +62,15 @@ def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
     """Put a state back, once the fit has begun and before its next epoch does.
 
     All but `pct_train` and the generators, which fastai changes before the next batch is there:
-    `Resume` puts them back later.
+    `Resume` puts them back later. Raises S11Error for the state of another fit or network.
     """
+    for what, own in (("epochs", learn.n_epoch), ("batches", len(learn.dls.train))):
+        if state[what] != own:
+            raise S11Error(
+                f"the checkpoint is of a fit of {state[what]} {what}, and this one has {own}: make "
+                "them the same, or begin anew without the checkpoint"
+            )
+    check_network(get_model(learn.model), state)
     get_model(learn.model).load_state_dict(state["model"])
     _load_optimiser(learn, state["optimiser"])
     if state["scaler"] and getattr(learn, "scaler", None):
@@ -120,12 +129,11 @@ class Resume(Callback):
 
     def before_batch(self) -> None:
         if self.state is not None and self.training:
-            self.learn.pct_train = self.state["pct_train"]
-            self._restore_generators()
+            self._restore_rest()
 
     def before_validate(self) -> None:
         if self.state is not None:  # no batch of training was left
-            self._restore_generators()
+            self._restore_rest()
 
     def after_fit(self) -> None:
         if self.waiting:  # no epoch was left to do
@@ -138,10 +146,11 @@ class Resume(Callback):
         self.waiting = False
         load_state_dict(self.learn, self.state)
         if not self.state["batch"]:
-            self._restore_generators()
+            self._restore_rest()
 
-    def _restore_generators(self) -> None:
+    def _restore_rest(self) -> None:
         assert self.state is not None
+        self.learn.pct_train = self.state["pct_train"]
         load_generator_state(self.state["generators"])
         self.state = None
 

@@ -36,7 +36,7 @@ Value = TypeVar("Value")
 
 
 class Processes:
-    """One process alone: it is the main one, and what several would do together is nothing."""
+    """One process alone: it is the main one, and collective operations do nothing."""
 
     world_size, rank = 1, 0
 
@@ -179,7 +179,10 @@ def join_processes(device: str | None, signals: StopSignals | None = None) -> Pr
         return Launched(pick_device(kind))
     local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if int(os.environ.get("LOCAL_WORLD_SIZE") or local + 1) > gpus:
-        raise S11Error(f"each process needs a GPU, and here are {gpus}: start {gpus} processes")
+        raise S11Error(
+            f"each process needs a GPU, and here are {gpus}: start {gpus} processes, or give "
+            "`device` cpu"
+        )
     torch.cuda.set_device(local)
     return Launched(pick_device(f"cuda:{local}"))
 

@@ -62,7 +62,7 @@ class StepBar(Callback):
     def before_epoch(self) -> None:
         if self.bar is not None:
             return
-        # A look at the loss on a GPU, between two updates of the bar, would be for nobody.
+        # Reading the loss waits for a GPU, so there it is read only when the bar is drawn.
         self.looks_at_all = batches_between_looks(self.dls.device) == 1
         self.bar = tqdm(
             total=self.total,
@@ -87,7 +87,7 @@ class StepBar(Callback):
 
 
 class TimeEstimate(Callback):
-    """On a CPU, after the first steps, says once how long all of them will take.
+    """On a CPU, after the first steps, says once how long all that are left will take.
 
     `steps` and `evaluations` count the batches of all epochs, trained on and evaluated.
     """
@@ -107,7 +107,7 @@ class TimeEstimate(Callback):
             # Evaluating a batch is the forward third of a step in float32.
             part = 1 / 3 if not hasattr(self.learn, "mixed_precision") else 3 / 4
             seconds = step * (self.steps + part * self.evaluations)
-            say(f"about {_duration(seconds)} in all at {step:.2g} s a step")
+            say(f"about {_duration(seconds)} to go at {step:.2g} s a step")
         self.seen += 1
 
 

@@ -103,7 +103,9 @@ class RunReport:
         """All pictures and the page of a run whose training is over."""
         assert self.run is not None
         pictures.draw_records(records)
+        self.run.folder.check()
         pictures.draw_predictions(records.path, self.run.learn, records.settings.seed)
+        self.run.folder.check()
         write_page(records)
 
 

@@ -87,9 +87,7 @@ def _weights(records: Records, which: str) -> dict[str, Tensor]:
             f"{records.path}: {error}; resuming the run makes it again where there is a checkpoint"
         ) from error
     if not found:
-        raise S11Error(
-            f"{records.path} has no {which} weights yet: let the run go on with `resume`"
-        )
+        raise S11Error(f"{records.path} has no {which} weights yet: finish the run first")
     return found["learner"]["model"]
 
 

@@ -19,7 +19,7 @@ _LOCK, _PID = ".lock", ".pid"
 
 
 def default_path(data: str | None) -> Path:
-    """`runs/<date>-<time>-<data>`, in local time; `data` is the flag's value."""
+    """`runs/<date>-<time>-<data>`, in local time; `data` is the setting."""
     name = Path(data or "cifar10").name.split(".")[0].lower()
     slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "data"
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{slug}"

@@ -34,7 +34,7 @@ def start_run(
     images: ImageSet,
     processes: Processes,
     signals: StopSignals,
-    checkpoint_minutes: float = 2.0,
+    checkpoint_minutes: float,
 ) -> Follower:
     """Begin the run in its folder, or go on from its newest checkpoint, and say so.
 
@@ -115,7 +115,7 @@ class Run(Follower):
     # Beginning, or going on.
 
     def begin_or_resume(self) -> list[str]:
-        """Write what the run is, or be where its newest checkpoint is; lines for a person."""
+        """Start the run, or load its newest checkpoint; returns lines to print."""
         if not self.folder.begun:
             self._write_config()
             return []
@@ -136,13 +136,10 @@ class Run(Follower):
         self._load_state_dict(state)
         changed = self._note_changes(before)
         self._write_config()
-        skipped = [f"{word}; going on from the checkpoint before it" for word in self.damaged]
+        skipped = [
+            f"{word}; going on from the checkpoint before it" for word in self.checkpoints.damaged
+        ]
         return [*skipped, *changed, f"going on after {self.steps_done:,} steps"]
-
-    @property
-    def damaged(self) -> list[str]:
-        """A word on each checkpoint that was passed over."""
-        return self.checkpoints.damaged
 
     @property
     def steps_done(self) -> int:

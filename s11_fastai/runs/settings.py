@@ -44,7 +44,7 @@ def _setting(
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes a run the run it is. Raises S11Error for values that make no run.
+    """All that defines a run. Raises S11Error for values that make no run.
 
     None leaves the choice to the program. A setting that `may_change` can be another when a
     stopped run goes on: where the images lie, and what computes.
@@ -56,7 +56,7 @@ class Settings:
     epochs: int = _setting(24, "passes over the training images")
     bs: int = _setting(512, "images a batch", _at_least(1))
     width: int = _setting(64, "channels of the first layer", _at_least(1))
-    seed: int = _setting(0, "of weights, order and augmentation", _SEED)
+    seed: int = _setting(0, "random seed of weights, order and augmentation", _SEED)
     lr_min: float | None = _setting(
         None, "lr at both ends of the cycle; by the range test", _ABOVE_0
     )
@@ -72,7 +72,7 @@ class Settings:
     )
     precision: str = _setting(
         "auto",
-        "of training: auto, fp32, bf16 or fp16",
+        "precision of training: auto, fp32, bf16 or fp16",
         _one_of("auto", "fp32", "bf16", "fp16"),
         may_change=True,
     )

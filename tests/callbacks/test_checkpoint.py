@@ -16,7 +16,7 @@ from torch import nn
 
 from s11_fastai import Checkpoints, Resume, SaveCheckpoints, get_dls
 from s11_fastai.callbacks.recording import RecordEpochs
-from s11_fastai.errors import DivergedError
+from s11_fastai.errors import DivergedError, S11Error
 
 
 class StopAfter(Callback):
@@ -93,6 +93,42 @@ def test_a_plain_learner_goes_on_to_the_same_end(tmp_path, loaders, batches, beg
     assert (found["epoch"], found["batch"]) == begins
     resumed = fit(learner(loaders), [Resume(found), SaveCheckpoints(checkpoints.write)])
     assert state(resumed) == state(whole)
+
+
+def test_stopped_in_evaluation_and_there_again(tmp_path):
+    """The second time no batch of training is left when it begins."""
+    whole = fit(learner(sliced_loaders), [])
+    checkpoints = Checkpoints(tmp_path)
+
+    class StopInEvaluation(Callback):
+        order = SaveCheckpoints.order + 1
+
+        def after_batch(self) -> None:
+            if not self.training and self.epoch == 1:
+                self.learn.save_checkpoints.checkpoint()
+                raise CancelFitException
+
+    for _ in range(2):
+        resume = Resume(checkpoints.newest())
+        fit(
+            learner(sliced_loaders),
+            [resume, SaveCheckpoints(checkpoints.write), StopInEvaluation()],
+        )
+        found = checkpoints.newest()
+        assert (found["epoch"], found["batch"]) == (1, 4)
+    assert state(fit(learner(sliced_loaders), [Resume(found)])) == state(whole)
+
+
+def test_the_state_of_another_fit_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    longer = learner(sliced_loaders)
+    with longer.no_bar(), longer.no_logging():
+        with pytest.raises(S11Error, match="is of a fit of 3 epochs, and this one has 5"):
+            longer.fit(5, cbs=Resume(checkpoints.newest()))
+        longer.model.append(nn.Linear(3, 3))
+        with pytest.raises(S11Error, match=r"another network: 5\.bias has shape None"):
+            longer.fit(3, cbs=Resume(checkpoints.newest()))
 
 
 def test_without_the_generators_the_end_is_another(tmp_path):

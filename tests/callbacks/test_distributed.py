@@ -125,7 +125,7 @@ def test_one_process_needs_no_launcher_and_several_need_a_whole_one(monkeypatch)
         join_processes("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(S11Error, match="needs a GPU, and here are 1: start 1"):
+    with pytest.raises(S11Error, match="here are 1: start 1 processes, or give `device` cpu"):
         join_processes(None)
     monkeypatch.setattr("s11_fastai.callbacks.distributed.find_spec", lambda name: None)
     with pytest.raises(S11Error, match=r"pip install -e \"\.\[distributed\]\""):

@@ -99,14 +99,28 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(table, tmp_path, monkeyp
     monkeypatch.setattr(
         study,
         "start",
-        lambda job, args: subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]),
+        lambda job, args: subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"]),
     )
     with pytest.raises(SystemExit) as stop:
         study.main(argv)
     assert stop.value.code == 2
     said = capsys.readouterr()
     assert "3 runs failed: look at" in said.err
-    assert said.out.count("ended with exit code 3") == 3
+    assert said.out.count("ended with exit code 2") == 3
+
+
+def test_a_run_that_diverges_is_a_row_without_accuracies(table, finished, tmp_path, monkeypatch):
+    def start(job, args):
+        shutil.copytree(finished[0], args.runs / job.folder)
+        (args.runs / job.folder / "results.json").unlink()
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+
+    monkeypatch.setattr(study, "start", start)
+    results = tmp_path / "results"
+    study.main([str(table), "--runs", str(tmp_path / "runs"), "--results", str(results)])
+    rows = study.read_rows(results / "peaks.csv")
+    assert [row["final_accuracy"] for row in rows] == [""] * 3
+    assert all(float(row["lr_max"]) > 0 for row in rows)
 
 
 def test_help_needs_nothing_heavy():
