@@ -123,8 +123,8 @@ def test_a_pass_is_not_disturbed_by_one_that_begins_within_it(dls):
     dls.train.set_epoch(0)
     for x, _ in dls.train:
         seen.append(x.as_subclass(Tensor))
-        dls.one_batch()
         dls.train.get_idxs()
+        dls.one_batch()
     assert torch.equal(torch.cat(seen), expected)
 
 
@@ -177,6 +177,8 @@ def test_training_images_are_augmented_where_the_dataset_is_in_training(learn):
         assert not torch.equal(augmented[0], again)
         assert torch.equal(augmented[1], evaluated)
     assert torch.equal(evaluated, plain)
+    with learn.dls.valid_ds.set_split_idx(0):
+        assert unlike(torch.cat([xs(learn.dls.valid) for _ in range(2)])) == 48
 
 
 def test_fastais_batch_transforms_get_floats_and_are_the_last_conversion(dls):
