@@ -6,8 +6,8 @@ images' statistics, on the device.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import albumentations as A
 import numpy as np
@@ -63,13 +63,14 @@ class CutoutOfEach(Transform):
         return x.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
 
 
-class Loaded(NamedTuple):
+@dataclass(frozen=True)
+class Loaded:
     """The batches of a DataLoader of PyTorch, on the device."""
 
     loader: DataLoader
     device: torch.device
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for x, y in self.loader:
             yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 
