@@ -5,8 +5,8 @@
 A table is an INI file. Each section is a variant and holds flags of run.py without their dashes;
 [DEFAULT] holds what all variants share, and `seeds`. All variants get their first seed before any
 gets its second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
-results/study/<table>.csv, from which all tables and pictures of results/study/README.md are made.
-The same command goes on where it was stopped; rows that are there already are not run again.
+results/study/<table>.csv. The same command goes on where it was stopped; rows that are there
+already are not run again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from s11_fastai.callbacks.stopping import StopSignals
 from s11_fastai.cli import Parser, command_line
-from s11_fastai.errors import S11Error
+from s11_fastai.errors import S11Error, Stopped
+from s11_fastai.signals import StopSignals
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = (
@@ -50,15 +50,15 @@ class Job(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run what the table still lacks, then write the page."""
+    """Run what the table still lacks."""
     with command_line(__file__) as signals:
         args = parse(argv)
         jobs = read_table(args.table)
         rows = args.results / f"{args.table.stem}.csv"
-        if not args.page:
-            signals.be_patient()
-            run_all(jobs, rows, args, signals)
-            signals.raise_if_asked()
+        signals.be_patient()
+        run_all(jobs, rows, args, signals)
+        if signals.asked:
+            raise Stopped(signals.asked, "the same command goes on")
 
 
 def read_table(path: Path) -> list[Job]:
@@ -72,7 +72,8 @@ def read_table(path: Path) -> list[Job]:
             for seed in table[name].get("seeds", "0").split()
         ]
     except (configparser.Error, ValueError) as error:
-        raise S11Error(f"{path} is no table of settings ({error}): see --help") from error
+        why = " ".join(str(error).split())
+        raise S11Error(f"{path} is no table of settings ({why}): see --help") from error
     if not jobs:
         raise S11Error(f"{path} has no variant: add a [section]")
     seeds = list(dict.fromkeys(job.seed for job in jobs))
@@ -191,8 +192,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data", help="as run.py's")
     add("--parallel", type=int, default=1, help="runs at a time, which share the cores (default 1)")
     add("--runs", type=Path, default=Path("runs/study"), help="folder of the runs themselves")
-    add("--results", type=Path, default=ROOT / "results/study", help="folder of rows and page")
-    add("--page", action="store_true", help="make the page from the rows there are; run nothing")
+    add("--results", type=Path, default=ROOT / "results/study", help="folder of the rows")
     args = parser.parse_args(argv)
     if args.parallel < 1:
         raise S11Error("--parallel must be 1 or more")

@@ -84,7 +84,7 @@ def command_line(script: str, argv: list[str] | None = None) -> Iterator[StopSig
         then = f", then {command}" if (command := _go_on(script, error, argv)) else ""
         _exit(prog, f"{where}{error.strerror or error}; {remedy}{then}", S11Error.exit_code)
     except Stopped as stop:
-        what = _go_on(script, stop, argv) or "there was nothing to keep yet"
+        what = _go_on(script, stop, argv) or stop.advice
         _exit(prog, f"stopped; {what}" if is_main else "", stop.exit_code)
 
 

@@ -28,8 +28,9 @@ class DivergedError(S11Error):
 class Stopped(BaseException):
     """A signal ended the work; like KeyboardInterrupt, no `except Exception` catches it."""
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int, advice: str = "there was nothing to keep yet") -> None:
         super().__init__("stopped")
+        self.advice = advice
         self.exit_code = 128 + signal_number
 
 

@@ -145,7 +145,7 @@ def whole_float32() -> Iterator[None]:
 
     TF32 has 10 bits of the 23: it would give some of the images another class than a CPU does.
     """
-    conv = torch.backends.cudnn.conv
+    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # not in its stubs
     kept = conv.fp32_precision
     conv.fp32_precision = "ieee"
     try:

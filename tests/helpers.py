@@ -23,7 +23,7 @@ from PIL import Image
 from s11_fastai import load_images
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
-from s11_fastai.sources import ImageSet, Part
+from s11_fastai.sources import ImageSet, Split
 
 ROOT = Path(__file__).parents[1]
 # The flags of a run of a second, and the bounds that spare it the range test.
@@ -46,10 +46,10 @@ def write_folder(top: Path, rng, classes=("cat", "dog"), n_train=6, n_test=3) ->
 def random_images(rng, n_train=40, n_valid=24, classes=("ant", "bee", "cow")) -> ImageSet:
     """An ImageSet of noise whose classes differ in brightness, so that it can be learned."""
 
-    def part(n: int) -> Part:
+    def part(n: int) -> Split:
         labels = np.arange(n) % len(classes)
         pixels = rng.integers(0, 100, (n, 32, 32, 3)) + (labels * 70)[:, None, None, None]
-        return Part(pixels.astype(np.uint8), labels)
+        return Split(pixels.astype(np.uint8), labels)
 
     return ImageSet("noise", tuple(classes), part(n_train), part(n_valid), "f" * 64)
 

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from s11_fastai.data.per_image import albumentations_default
-from s11_fastai.data.transforms import HOLE, PAD, channel_stats, draw, epoch_order
+from s11_fastai.data.transforms import HOLE, PAD, channel_stats, epoch_order, sample_params
 from s11_fastai.sources import ImageSet
 
 
@@ -147,10 +147,10 @@ class Crops:
         padded = np.stack([np.pad(each, pad) for each in (pixels, pixels[:, :, ::-1])])
         rows = padded.reshape(2, n, side + 2 * PAD, -1)
         self.windows = sliding_window_view(rows, (side, side * 3), axis=(2, 3))[:, :, :, ::3]
-        draws, order = draw(n, seed=0, epoch=0), epoch_order(n, seed=0, epoch=0)
+        params, order = sample_params(n, seed=0, epoch=0), epoch_order(n, seed=0, epoch=0)
         chunks = [order[i : i + bs] for i in range(0, n, bs)]
         self.draws = [
-            (draws.flip[chunk].astype(int), chunk, draws.top[chunk], draws.left[chunk])
+            (params.flip[chunk].astype(int), chunk, params.top[chunk], params.left[chunk])
             for chunk in chunks
         ]
 

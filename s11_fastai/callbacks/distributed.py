@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s11_fastai.callbacks.checkpoint import batches_done
-from s11_fastai.data.loader import Share
+from s11_fastai.data.loader import Shard
 from s11_fastai.environment import pick_device
 from s11_fastai.errors import S11Error
 from s11_fastai.signals import StopSignals
@@ -209,12 +209,12 @@ class ShardBatches(Callback):
 
     def before_fit(self) -> None:
         self.learn.model = self.processes.wrap(self.model)
-        self._shard(Share(self.processes.rank, self.processes.world_size))
+        self._set_shard(Shard(self.processes.rank, self.processes.world_size))
 
     def before_batch(self) -> None:
         done = batches_done(self.learn) if self.training else self.iter
         whole = min(self.dl.bs, self.dl.n - done * self.dl.bs)
-        self.sizes = Share.sizes(whole, self.processes.world_size)
+        self.sizes = Shard.sizes(whole, self.processes.world_size)
 
     def before_backward(self) -> None:
         # The engine takes the mean of the processes' gradients, each of which is a mean itself.
@@ -231,11 +231,11 @@ class ShardBatches(Callback):
 
     def after_fit(self) -> None:
         self.learn.model = get_model(self.model)
-        self._shard(Share())
+        self._set_shard(Shard())
 
     def _gathered(self, shard: Tensor) -> Tensor:
         return self.processes.gather(shard.as_subclass(Tensor), self.sizes)
 
-    def _shard(self, shard: Share) -> None:
+    def _set_shard(self, shard: Shard) -> None:
         for loader in self.dls.loaders:
-            loader.share = shard
+            loader.shard = shard

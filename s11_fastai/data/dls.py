@@ -1,24 +1,35 @@
-"""From an ImageSet to fastai's DataLoaders: items are indices, batches are sliced whole."""
+"""From an ImageSet or arrays to fastai's DataLoaders: items are indices of images in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
+from fastai.data.transforms import Categorize
 from fastai.vision.core import TensorImage
 from fasttransform import Transform
 from PIL import Image, ImageOps
 
-from s11_fastai.data.loader import ResidentDL
+from s11_fastai.data.loader import Augmenter, ResidentDL
 from s11_fastai.data.per_image import PerImage
-from s11_fastai.data.transforms import Cutout, NormalizeBytes, PadCropFlip, channel_stats, to_batch
+from s11_fastai.data.transforms import (
+    BytesToFloat,
+    Cutout,
+    NormalizeBytes,
+    PadCropFlip,
+    PaddedImages,
+    channel_stats,
+    to_batch,
+)
 from s11_fastai.errors import S11Error
-from s11_fastai.sources import ImageSet, Part
-from s11_fastai.sources.imageset import SIDE
+from s11_fastai.sources import ImageSet, Split
+from s11_fastai.sources.imageset import SIDE, fingerprint
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -29,60 +40,179 @@ def get_dls(
     bs: int = 512,
     *,
     seed: int = 0,
-    augment: A.Compose | Literal["default"] | None = "default",
+    augment: A.Compose | PadCropFlip | Literal["default"] | None = "default",
     device: str | torch.device | None = None,
     num_workers: int = 0,
     path: str = ".",
 ) -> DataLoaders:
     """fastai DataLoaders: `train` shuffled and augmented, `valid` as it is; no image is dropped.
 
-    A batch is (images, labels): float32 (bs, 3, 32, 32), normalised with the training images'
-    statistics, in channels-last memory on `device`; and int64 (bs,). `augment` is "default" (pad
-    4, random crop, flip, Cutout 8x8), None, or an `albumentations.Compose` from uint8 to uint8.
-    Order and augmentation follow from `seed` and the epoch alone.
+    A batch is (images, labels): float32 (bs, 3, H, W), normalised with the training images'
+    statistics, in channels-last memory on `device`; and int64 (bs,). `augment` is "default", which
+    is `PadCropFlip()` (pad 4, random crop, flip, Cutout 8x8), another PadCropFlip, None, or an
+    `albumentations.Compose` from uint8 to uint8. Order and augmentation follow from `seed` and
+    the epoch alone. Raises S11Error where an argument is of no use.
+
+    Images go two ways. For a batch, ResidentDL slices pixels and labels of all its indices at
+    once and augments them as bytes; `after_batch` makes them floats on the device and cuts the
+    holes. For a single item (`train_ds[i]`, `predict`, `test_dl` of files), fastai calls the
+    dataset's transforms, `Picture` and `ClassName`, which augment nothing.
     """
-    augmenter, cut = None, []
-    if augment == "default":
-        augmenter, cut = PadCropFlip(images.train.images, seed), [Cutout()]
-    elif augment is not None:
-        augmenter = PerImage(images.train.images, seed, augment)
+    if not isinstance(images, ImageSet):
+        raise S11Error(f"get_dls takes an ImageSet, not {images!r:.40}: give load_images(...)")
+    if not isinstance(bs, Integral) or bs < 1:
+        raise S11Error(f"bs must be a whole number of images from 1, not {bs!r}")
+    augmenter = _augmenter(images, seed, augment)
+    after_batch = [BytesToFloat(), NormalizeBytes(*channel_stats(images.train.images))]
+    if isinstance(augmenter, PaddedImages) and augmenter.how.hole:
+        after_batch.append(Cutout(augmenter.how.hole))
+    classes = Categorize(list(images.classes), sort=False)
     block = DataBlock(
         blocks=(
-            TransformBlock(type_tfms=[LookUp(images)]),
-            CategoryBlock(vocab=list(images.classes), sort=False),
+            TransformBlock(type_tfms=[Picture(images)]),
+            TransformBlock(type_tfms=[ClassName(images), classes]),
         ),
         get_items=_all_indices,
-        splitter=_IndicesOfParts(images),
-        get_y=ClassName(images),
-        batch_tfms=[NormalizeBytes(*channel_stats(images.train.images)), *cut],
+        splitter=_Splits(len(images.train.labels)),
+        batch_tfms=after_batch,
         dl_type=ResidentDL,
     )
     return block.dataloaders(
         images,
-        path=path,
         bs=bs,
+        path=path,
         drop_last=False,
-        num_workers=num_workers,
         device=device,
+        num_workers=num_workers,
         images=images,
         seed=seed,
         augment=augmenter,
     )
 
 
-class LookUp(Transform):
-    """An index to its image, uint8 (3, 32, 32)."""
+def _all_indices(images: ImageSet) -> list[int]:
+    return list(range(len(images.train.labels) + len(images.valid.labels)))
+
+
+class _Splits:
+    """All indices in two: those of the training images, and those of the evaluated ones."""
+
+    def __init__(self, n_train: int) -> None:
+        self.n_train = n_train
+
+    def __call__(self, items: list[int]) -> tuple[list[int], list[int]]:
+        return items[: self.n_train], items[self.n_train :]
+
+
+def dls_from_arrays(
+    x_train: np.ndarray,
+    y_train: Sequence | np.ndarray,
+    x_valid: np.ndarray,
+    y_valid: Sequence | np.ndarray,
+    vocab: Sequence[str] | None = None,
+    bs: int = 64,
+    **kwargs,
+) -> DataLoaders:
+    """fastai DataLoaders of anybody's images: `x_*` uint8 (N, H, W, 3), `y_*` N labels.
+
+    Labels are names, or whole numbers from 0 that count through `vocab`. Without `vocab`, the
+    classes are the names in order of the alphabet, or the numbers up to the largest. `bs` and
+    `kwargs` (seed, augment, device, num_workers, path) are those of `get_dls`. Raises S11Error
+    where arrays and labels do not fit together.
+    """
+    numbers = [np.asarray(y) for y in (y_train, y_valid)]
+    names = _names(numbers) if vocab is None else tuple(map(str, vocab))
+    train, valid = (
+        _split(which, np.asarray(x), y, names)
+        for which, x, y in zip(("train", "valid"), (x_train, x_valid), numbers, strict=True)
+    )
+    if train.images.shape[1:] != valid.images.shape[1:]:
+        raise S11Error(
+            f"x_train has images of shape {train.images.shape[1:]} and x_valid of "
+            f"{valid.images.shape[1:]}: make them alike"
+        )
+    mark = fingerprint(names, train, valid)
+    return get_dls(ImageSet("arrays", names, train, valid, mark, "held-out"), bs, **kwargs)
+
+
+def _names(labels: list[np.ndarray]) -> tuple[str, ...]:
+    both = np.concatenate([y.ravel() for y in labels])
+    if both.dtype.kind in "iu" and both.size:
+        return tuple(map(str, range(int(both.max()) + 1)))
+    return tuple(sorted({str(label) for label in both}))
+
+
+def _split(which: str, x: np.ndarray, y: np.ndarray, names: tuple[str, ...]) -> Split:
+    """Images and labels as an ImageSet has them. Raises S11Error where they are no such thing."""
+    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or not x.size:
+        raise S11Error(f"x_{which} must be uint8 of shape (N, H, W, 3), not {x.dtype} of {x.shape}")
+    if y.shape != x.shape[:1]:
+        raise S11Error(f"y_{which} must be {len(x)} labels, as x_{which}, not of shape {y.shape}")
+    if y.dtype.kind not in "iu":
+        number = {name: i for i, name in enumerate(names)}
+        unknown = sorted({str(label) for label in y} - number.keys())
+        if unknown:
+            raise S11Error(f"y_{which} has {unknown[0]!r}, which is not in vocab: add it there")
+        y = np.array([number[str(label)] for label in y])
+    if y.min() < 0 or y.max() >= len(names):
+        raise S11Error(
+            f"y_{which} goes from {y.min()} to {y.max()}, but there are {len(names)} classes: "
+            "count them from 0"
+        )
+    return Split(np.ascontiguousarray(x), y.astype(np.int64))
+
+
+def _augmenter(images: ImageSet, seed: int, augment: object) -> Augmenter | None:
+    """What augments batches of these images, tried on one."""
+    if augment is None:
+        return None
+    if isinstance(augment, str) and augment == "default":
+        augment = PadCropFlip()
+    if isinstance(augment, PadCropFlip):
+        return PaddedImages(images, seed, augment)
+    if not callable(augment) or not hasattr(augment, "set_random_seed"):
+        raise S11Error(
+            f'augment={augment!r:.60} is none that can be used: give "default", None, '
+            "PadCropFlip(...) or an albumentations.Compose; fastai's batch transforms go into "
+            'dls.add_tfms([...], "after_batch")'
+        )
+    per_image = PerImage(images, seed, augment)
+    per_image.check()
+    return per_image
+
+
+class Picture(Transform):
+    """An index to its image, uint8 (3, H, W); also what `as_image` reads, resized to that."""
+
+    input_types = (Integral, str, Path, Image.Image, np.ndarray)
 
     def __init__(self, images: ImageSet) -> None:
         super().__init__()
         self.images = images
 
-    def encodes(self, i: int) -> TensorImage:
-        return to_batch(self.images.pixels_of(np.asarray([i])))[0]
+    def encodes(self, item) -> TensorImage:
+        if isinstance(item, Integral):
+            return to_batch(self.images.pixels_of(np.asarray([item])))[0]
+        return as_image(item, self.images.train.images.shape[1:3])
 
 
-def as_image(item: str | Path | Image.Image | np.ndarray) -> TensorImage:
-    """A picture as the network takes it, uint8 (3, 32, 32): cut to a square and resized.
+class ClassName(Transform):
+    """An index to the name of its class."""
+
+    input_types = (Integral,)
+
+    def __init__(self, images: ImageSet) -> None:
+        super().__init__()
+        self.images = images
+
+    def encodes(self, i) -> str:
+        return self.images.classes[self.images.labels_of(np.asarray([i]))[0]]
+
+
+def as_image(
+    item: str | Path | Image.Image | np.ndarray, shape: tuple[int, int] = (SIDE, SIDE)
+) -> TensorImage:
+    """A picture as the network takes it, uint8 (3, *shape): cut to that shape and resized.
 
     `item` is the path of a PNG, JPEG, WebP, GIF or BMP, a PIL image, or an array, uint8 (H, W, 3)
     or (H, W). Raises S11Error for anything else.
@@ -95,36 +225,11 @@ def as_image(item: str | Path | Image.Image | np.ndarray) -> TensorImage:
         elif isinstance(item, str | Path):
             item = Image.open(item, formats=("PNG", "JPEG", "WEBP", "GIF", "BMP"))
         image = item.convert("RGB")
-        if image.size != (SIDE, SIDE):
-            image = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC)
+        if image.size != shape[::-1]:
+            image = ImageOps.fit(image, shape[::-1], Image.Resampling.BICUBIC)
     except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:
         raise S11Error(
             f"{item if isinstance(item, str | Path) else type(item).__name__} is no picture that "
             f"can be read ({error}): give a path, a PIL image or a uint8 array"
         ) from error
     return to_batch(np.array(image)[None])[0]
-
-
-class ClassName:
-    """An index to the name of its class."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
-
-    def __call__(self, i: int) -> str:
-        return self.images.classes[self.images.labels_of(np.asarray([i]))[0]]
-
-
-class _IndicesOfParts:
-    """Splits all indices into the training part's and the evaluated part's."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self.n_train = len(images.train.labels)
-
-    def __call__(self, items: list[int]) -> tuple[range, range]:
-        return range(self.n_train), range(self.n_train, len(items))
-
-
-def _all_indices(images: ImageSet) -> list[int]:
-    parts: tuple[Part, Part] = (images.train, images.valid)
-    return list(range(sum(len(part.labels) for part in parts)))

@@ -1,43 +1,62 @@
-"""A fastai DataLoader that slices whole batches from images in memory, and may take a share."""
+"""A fastai DataLoader that slices whole batches from images in memory, and may take a shard."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from numbers import Integral
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from fastai.data.core import Datasets, TfmdDL
+from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorCategory
+from fastai.vision.core import TensorImage
+from fastcore.basics import chunked
+from fasttransform import Pipeline
 
-from s11_fastai.data.per_image import PerImage
-from s11_fastai.data.transforms import PadCropFlip, epoch_order, to_batch
+from s11_fastai.data.transforms import defer, epoch_order, to_batch
 from s11_fastai.sources import ImageSet
 
 
-class Share(NamedTuple):
-    """Which part of every batch is loaded: the one at `index` of `count`, sizes as equal as can be.
+class Shard(NamedTuple):
+    """Which part of every batch is loaded: that of `rank` among `world_size`, as equal as can be.
 
-    The parts lie in the batch one after the other, the larger ones first.
+    The shards lie in the batch one after the other, the larger ones first.
     """
 
-    index: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     def of(self, batch: np.ndarray) -> np.ndarray:
-        return np.array_split(batch, self.count)[self.index]
+        return np.array_split(batch, self.world_size)[self.rank]
 
     @staticmethod
-    def sizes(n: int, count: int) -> list[int]:
-        """How many of `n` images each of `count` shares has."""
-        return [n // count + (index < n % count) for index in range(count)]
+    def sizes(n: int, world_size: int) -> list[int]:
+        """How many of `n` images each of `world_size` shards has."""
+        return [n // world_size + (rank < n % world_size) for rank in range(world_size)]
+
+
+class Augmenter(Protocol):
+    """What augments whole batches: `PaddedImages` and `PerImage`."""
+
+    def prepare(self) -> None: ...
+
+    def __call__(
+        self, indices: np.ndarray, epoch: int, key: tuple[int, ...] = ()
+    ) -> TensorImage: ...
 
 
 class ResidentDL(TfmdDL):
-    """A DataLoader whose batches are sliced whole from images that lie in memory.
+    """A fastai DataLoader whose batches are sliced whole from images that lie in memory.
 
-    `set_epoch` chooses what the next pass draws; without it each full pass moves on by one.
-    `share` is the part of every batch that this process gets.
+    The dataset's items are indices of images. fastai chooses their order, and the loader slices
+    and augments whatever indices it gets. Where the order is the loader's own, all follows from
+    `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each full pass moves on
+    by one. Any other order (a `get_idxs` from outside, `one_batch`, `show_batch`) may show an
+    image several times, so each place in a batch is sampled anew, from fastai's generator.
+    `shard` is the part of every batch that this process gets.
     """
 
     def __init__(
@@ -46,68 +65,129 @@ class ResidentDL(TfmdDL):
         *args,
         images: ImageSet,
         seed: int = 0,
-        augment: PadCropFlip | PerImage | None = None,
+        augment: Augmenter | None = None,
         **kwargs,
     ) -> None:
         self.images, self.seed, self.augment = images, seed, augment
-        self.epoch, self.first_batch, self.share = 0, 0, Share()
-        self.batches: list[np.ndarray] | None = None
+        self.epoch, self.first_batch, self.shard = 0, 0, Shard()
+        self._key: tuple[int, ...] = ()
+        self._begin = 0
+        self._looking = self._chosen = False
         super().__init__(dataset, *args, **kwargs)
 
-    def new(self, dataset: Datasets | None = None, cls: type | None = None, **kwargs) -> TfmdDL:
-        if cls is None or issubclass(cls, ResidentDL):
-            own = {"images": self.images, "seed": self.seed, "augment": self.augment}
-            kwargs = own | kwargs
-        return super().new(dataset, cls, **kwargs)
+    def new(
+        self, dataset: Datasets | None = None, cls: type[TfmdDL] | None = None, **kwargs
+    ) -> TfmdDL:
+        """fastai's `new`; another kind of TfmdDL, as WeightedDL, slices its batches too."""
+        if cls is not None and not issubclass(cls, ResidentDL) and cls is not TfmdDL:
+            cls = _resident(cls)
+        if cls is TfmdDL:
+            return super().new(dataset, cls, **kwargs)
+        own = {"images": self.images, "seed": self.seed, "augment": self.augment}
+        new = super().new(dataset, cls, **own | kwargs)
+        new.epoch = self.epoch
+        return new
+
+    # What the next pass is.
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Make the next pass that of `epoch`, beginning with `first_batch`, both counted from 0."""
-        self.epoch, self.first_batch = epoch, first_batch
+        self.epoch, self.first_batch, self._chosen = epoch, first_batch, True
 
-    # fastai calls the next two in this order, in the process that then forks its workers.
+    def state_dict(self) -> dict[str, int]:
+        """Which pass comes next; while one is under way, that epoch from its beginning."""
+        return {"epoch": self.epoch, "first_batch": self.first_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Make the next pass the one that `state` tells."""
+        self.set_epoch(state["epoch"], state["first_batch"])
+
+    def after_iter(self) -> None:
+        super().after_iter()
+        self.epoch += 1
+
+    # To look at images belongs to no epoch, and shows others each time.
+
+    def one_batch(self) -> tuple:
+        """Another first batch each time; straight after `set_epoch`, that epoch's."""
+        self._looking, first_batch = not self._chosen, self.first_batch
+        try:
+            return super().one_batch()
+        finally:
+            self._looking, self.first_batch = False, first_batch
+
+    def show_batch(self, *args, **kwargs) -> object:
+        """fastai's, which leaves `get_idxs` replaced where it fails."""
+        attributes = self.__dict__
+        given = {"get_idxs": attributes["get_idxs"]} if "get_idxs" in attributes else {}
+        try:
+            return super().show_batch(*args, **kwargs)
+        finally:
+            attributes.pop("get_idxs", None)
+            attributes.update(given)
+
+    # fastai calls the next three in this order, in the process that then forks its workers.
 
     def before_iter(self) -> None:
         super().before_iter()
-        self.batches = None
-        if self.augment and self.dataset.split_idx == 0:
+        if not self._looking:
+            self._begin, self.first_batch = self.first_batch, 0
+        self._chosen = False
+        self._key = (self.rng.getrandbits(32),)  # unless the order is the epoch's
+        if isinstance(self.after_batch, Pipeline):
+            defer(self.after_batch)
+        if self.augment and self._augmented:
             self.augment.prepare()
 
-    def get_idxs(self) -> Sequence[int]:
-        if self.indices is None:
-            return super().get_idxs()
-        n = len(self.indices)
-        order = epoch_order(n, self.seed, self.epoch) if self.shuffle else np.arange(n)
-        end = min(n, len(self) * self.bs)  # less than all where a short last batch is dropped
-        starts = range(self.first_batch * self.bs, end, self.bs)
-        self.batches = [self.share.of(self.indices[order[i : i + self.bs]]) for i in starts]
-        return order
+    def get_idxs(self) -> list[int]:
+        if not self._looking:
+            self._key = ()
+        begin, self._begin = self._begin, 0  # others than the pass get the whole order
+        return super().get_idxs()[begin * (self.bs or 1) :]
+
+    def shuffle_fn(self, idxs: list[int]) -> list[int]:
+        order = epoch_order(len(idxs), self.seed, self.epoch, self._key)
+        return np.asarray(idxs)[order].tolist()
+
+    # And this in each worker, with the places in the dataset of all batches that it makes.
+
+    def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
+        if self.indices is None:  # others than indices: left to fastai, one by one
+            yield from super().create_batches(samps)
+            return
+        # Another pass may begin before this one ends.
+        epoch, key, shard = self.epoch, self._key, self.shard
+        if self._augmented and (self.indices >= len(self.images.train.labels)).any():
+            key = key or (0,)  # an epoch has parameters for its training images alone
+        for i, places in enumerate(chunked(samps, self.bs, self.drop_last)):
+            indices = shard.of(self.indices[places])
+            number = i * self.num_workers + self.offs
+            yield self._to_gpu(self._slice(indices, epoch, key and (*key, number)))
+
+    def _slice(self, indices: np.ndarray, epoch: int, key: tuple[int, ...]) -> tuple:
+        if self.augment and self._augmented:
+            x = self.augment(indices, epoch, key)
+        else:
+            x = to_batch(self.images.pixels_of(indices))
+        batch: tuple = (x,)
+        if len(self.dataset.tls) > 1:
+            batch += (TensorCategory(torch.from_numpy(self.images.labels_of(indices))),)
+        if any(_acts(pipeline) for pipeline in (self.after_item, self.before_batch)):
+            return self.do_batch([self.after_item(item) for item in zip(*batch, strict=True)])
+        return batch
+
+    @property
+    def _augmented(self) -> bool:
+        return getattr(self.dataset, "split_idx", None) == 0
 
     @cached_property
     def indices(self) -> np.ndarray | None:
         """The dataset's items where they are indices of images; None where they are others."""
-        items = self.dataset.items
-        ours = self.bs and len(items) and isinstance(items[0], Integral)
-        return np.array(list(items)) if ours else None
-
-    def after_iter(self) -> None:
-        super().after_iter()
-        self.epoch, self.first_batch = self.epoch + 1, 0
-
-    def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
-        if self.batches is None:  # others than indices: left to fastai, one by one
-            yield from super().create_batches(samps)
-            return
-        for indices in self.batches[self.offs :: self.num_workers]:
-            yield self._to_gpu(self._slice(indices))
-
-    def _slice(self, indices: np.ndarray) -> tuple:
-        if self.augment and self.dataset.split_idx == 0:
-            batch = (self.augment(indices, self.epoch),)
-        else:
-            batch = (to_batch(self.images.pixels_of(indices)),)
-        if len(self.dataset.tls) > 1:
-            batch += (TensorCategory(torch.from_numpy(self.images.labels_of(indices))),)
-        return batch
+        items = list(getattr(self.dataset, "items", ()))
+        ours = (
+            self.bs and items and all(issubclass(kind, Integral) for kind in set(map(type, items)))
+        )
+        return np.array(items) if ours else None
 
     def _to_gpu(self, batch: tuple) -> tuple:
         # fastai's own way waits for the copy, and so for every step that was begun before it.
@@ -116,9 +196,26 @@ class ResidentDL(TfmdDL):
         return tuple(_sent(tensor, self.device) for tensor in batch)
 
 
+def _resident(cls: type) -> type:
+    """Another kind of TfmdDL that chooses indices in its own way, and slices them in ours."""
+    # A class that is made here is found by nobody who unpickles, such as a spawned worker.
+    found = {"__reduce__": lambda dl: (_empty, (cls,), vars(dl))}
+    return type(cls.__name__, (cls, ResidentDL), found)
+
+
+def _empty(cls: type) -> ResidentDL:
+    return object.__new__(_resident(cls))
+
+
+def _acts(pipeline: Pipeline) -> bool:
+    """Whether it does anything to what is a tensor already."""
+    return any(not isinstance(f, ToTensor) and f.name != "noop" for f in pipeline.fs)
+
+
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The tensor on the GPU, as soon as it gets there, with the holes that are to be cut in it."""
     sent = tensor.pin_memory().to(device, non_blocking=True)
-    if hasattr(tensor, "holes"):
-        sent.holes = _sent(tensor.holes, device)
+    holes = getattr(tensor, "holes", None)
+    if holes is not None:
+        sent.__dict__["holes"] = holes._replace(corners=_sent(holes.corners, device))
     return sent

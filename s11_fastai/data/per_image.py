@@ -9,61 +9,85 @@ from typing import TYPE_CHECKING
 import numpy as np
 from fastai.vision.core import TensorImage
 
-from s11_fastai.data.transforms import DRAW_STREAM, HOLE, PAD, to_batch
+from s11_fastai.data.transforms import AUGMENT_STREAM, HOLE, PAD, to_batch
 from s11_fastai.errors import S11Error
-from s11_fastai.sources.imageset import SIDE
+from s11_fastai.sources.imageset import SIDE, ImageSet
 
 if TYPE_CHECKING:
     import albumentations as A
 
+_TRIALS = 16
+
 
 class PerImage:
-    """An Albumentations pipeline, run on one image after the other with a seed for each."""
+    """An Albumentations pipeline on images of an ImageSet, one after the other, a seed for each."""
 
-    def __init__(self, images: np.ndarray, seed: int, pipeline: A.Compose) -> None:
+    def __init__(self, images: ImageSet, seed: int, pipeline: A.Compose) -> None:
         self.images, self.seed, self.pipeline = images, seed, copy.deepcopy(pipeline)
 
     def prepare(self) -> None:
         """Nothing to do ahead of the first batch."""
 
-    def __call__(self, indices: np.ndarray, epoch: int) -> TensorImage:
-        images = self.images[indices]
-        out = np.empty_like(images)
-        for i, index in enumerate(indices.tolist()):
-            seeds = np.random.SeedSequence([self.seed, epoch, DRAW_STREAM, index])
-            self.pipeline.set_random_seed(int(seeds.generate_state(1)[0]))
-            image = self.pipeline(image=images[i])["image"]
-            if not (
-                isinstance(image, np.ndarray)
-                and image.dtype == np.uint8
-                and image.shape == out.shape[1:]
-            ):
+    def check(self) -> None:
+        """Try the pipeline on one image, as the first epochs will. Raises S11Error if it fails.
+
+        Several times, because what a pipeline does with a small probability may fail as well.
+        """
+        for epoch in range(_TRIALS):
+            try:
+                self(np.array([0]), epoch)
+            except S11Error:
+                raise
+            except Exception as error:
+                height, width = self.images.train.images.shape[1:3]
+                message = " ".join(str(error).split())
                 raise S11Error(
-                    f"augment= must give uint8 images of shape {out.shape[1:]}, as it gets: leave "
-                    "out Normalize and ToTensorV2, which come afterwards, and changes of size"
-                )
-            out[i] = image
+                    f"augment= fails on the first training image, {height}x{width}: {message}"
+                ) from error
+
+    def __call__(self, indices: np.ndarray, epoch: int, key: tuple[int, ...] = ()) -> TensorImage:
+        """The batch of these images, uint8; `key` as in `PaddedImages`."""
+        images = self.images.pixels_of(indices)
+        out = np.empty_like(images)
+        for place, index in enumerate(indices.tolist()):
+            entropy = [self.seed, epoch, AUGMENT_STREAM, place if key else index]
+            seed = np.random.SeedSequence(entropy, spawn_key=key).generate_state(1)[0]
+            self.pipeline.set_random_seed(int(seed))
+            out[place] = self._checked(self.pipeline(image=images[place])["image"], out.shape[1:])
         return to_batch(out)
 
+    @staticmethod
+    def _checked(image: object, shape: tuple[int, ...]) -> np.ndarray:
+        if isinstance(image, np.ndarray) and (image.dtype, image.shape) == (np.uint8, shape):
+            return image
+        raise S11Error(
+            f"augment= must give uint8 images of shape {shape}, as it gets: leave out Normalize "
+            "and ToTensorV2, which come afterwards, and changes of size"
+        )
 
-def albumentations_default(fill: tuple[float, ...] = (0.0, 0.0, 0.0)) -> A.Compose:
-    """An Albumentations pipeline that draws from the default's distribution.
 
-    `fill` is Cutout's value for each channel, 0 to 255. It takes and gives uint8 (32, 32, 3).
+def albumentations_default(
+    fill: tuple[float, ...] = (0.0, 0.0, 0.0),
+    side: int = SIDE,
+    pad: int = PAD,
+    hole: int = HOLE,
+) -> A.Compose:
+    """An Albumentations pipeline that samples from the default's distribution.
+
+    It takes and gives uint8 (side, side, 3). `fill` is Cutout's value for each channel, 0 to 255.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
     import albumentations as A
 
-    padded = SIDE + 2 * PAD
     return A.Compose(
         [
-            A.PadIfNeeded(padded, padded, fill=0),
-            A.RandomCrop(SIDE, SIDE),
+            A.PadIfNeeded(side + 2 * pad, side + 2 * pad, fill=0),
+            A.RandomCrop(side, side),
             A.HorizontalFlip(p=0.5),
             A.CoarseDropout(
                 num_holes_range=(1, 1),
-                hole_height_range=(HOLE, HOLE),
-                hole_width_range=(HOLE, HOLE),
+                hole_height_range=(hole, hole),
+                hole_width_range=(hole, hole),
                 fill=fill,
                 p=1,
             ),

@@ -1,37 +1,35 @@
-"""Pad-crop, flip and Cutout, drawn for each image; and the same as an Albumentations pipeline.
+"""Pad-crop, flip and Cutout, sampled for each image, and bytes to normalised floats.
 
-Randomness is stateless: what is drawn for an image follows from (seed, epoch, image), whatever
-batch it lands in and whichever process asks.
+Images are uint8 (N, H, W, C) of any size. Randomness is stateless: what is sampled for an image in
+a training epoch follows from (seed, epoch, image), whatever batch it lands in and whichever
+process asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from fastai.data.transforms import Normalize
+from fastai.data.transforms import IntToFloatTensor, Normalize
 from fastai.vision.core import TensorImage
 from fastcore.foundation import L
-from fasttransform import DisplayedTransform
+from fasttransform import DisplayedTransform, Pipeline
 from numpy.lib.stride_tricks import as_strided
 
-from s11_fastai.sources.imageset import SIDE
-
-if TYPE_CHECKING:
-    pass
-
+from s11_fastai.errors import S11Error
+from s11_fastai.sources.imageset import SIDE, ImageSet
 
 PAD, HOLE = 4, 8
-_PITCH = PAD + SIDE
-ORDER_STREAM, DRAW_STREAM = 0, 1
+ORDER_STREAM, AUGMENT_STREAM = 0, 1
 
 
-class Draws(NamedTuple):
-    """What is drawn for n images, each of shape (n,): the crop's corner, 0 to 8; whether to flip;
-    the hole's corner, 0 to 24."""
+class AugmentParams(NamedTuple):
+    """What is sampled for n images, each of shape (n,): the crop's corner, 0 to 2 * pad; whether
+    to flip; the hole's corner, 0 to side - hole."""
 
     top: np.ndarray
     left: np.ndarray
@@ -39,8 +37,8 @@ class Draws(NamedTuple):
     hole_top: np.ndarray
     hole_left: np.ndarray
 
-    def take(self, indices: np.ndarray) -> Draws:
-        return Draws(*(column[indices] for column in self))
+    def take(self, indices: np.ndarray) -> AugmentParams:
+        return AugmentParams(*(column[indices] for column in self))
 
     @property
     def holes(self) -> torch.Tensor:
@@ -48,62 +46,156 @@ class Draws(NamedTuple):
         return torch.from_numpy(np.stack([self.hole_top, self.hole_left], axis=1))
 
 
-@lru_cache(maxsize=2)
-def draw(n: int, seed: int, epoch: int) -> Draws:
-    """Draw for images 0 to n-1 of one epoch; every value of a range is equally likely."""
-    rng = np.random.default_rng([seed, epoch, DRAW_STREAM])
-    corner, hole = 2 * PAD + 1, SIDE - HOLE + 1
-    return Draws(
+def sample_params(
+    n: int,
+    seed: int,
+    epoch: int,
+    key: tuple[int, ...] = (),
+    *,
+    shape: tuple[int, int] = (SIDE, SIDE),
+    pad: int = PAD,
+    hole: int = HOLE,
+) -> AugmentParams:
+    """Sample for n images of (height, width); every value of a range is equally likely.
+
+    Without `key`, these are the training images 0 to n-1 in one epoch. A `key` names any other
+    use, and gives other values.
+    """
+    rng = stream(seed, epoch, AUGMENT_STREAM, key)
+    corner, (height, width) = 2 * pad + 1, shape
+    return AugmentParams(
         top=rng.integers(corner, size=n),
         left=rng.integers(corner, size=n),
         flip=rng.integers(2, size=n).astype(bool),
-        hole_top=rng.integers(hole, size=n),
-        hole_left=rng.integers(hole, size=n),
+        hole_top=rng.integers(height - hole + 1, size=n),
+        hole_left=rng.integers(width - hole + 1, size=n),
     )
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which images 0 to n-1 are shown in one epoch."""
-    return np.random.default_rng([seed, epoch, ORDER_STREAM]).permutation(n)
+def epoch_order(n: int, seed: int, epoch: int, key: tuple[int, ...] = ()) -> np.ndarray:
+    """The order in which images 0 to n-1 are shown in one epoch; `key` as in `sample_params`."""
+    return stream(seed, epoch, ORDER_STREAM, key).permutation(n)
 
 
-def pad_crop_flip(images: np.ndarray, draws: Draws) -> np.ndarray:
-    """Pad with 4 zeros a side, crop back to 32x32 at the drawn corner, mirror where drawn.
+def stream(seed: int, epoch: int, purpose: int, key: tuple[int, ...] = ()) -> np.random.Generator:
+    """The generator of one purpose in an epoch; another one for each `key`."""
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch, purpose], spawn_key=key))
 
-    uint8 (n, 32, 32, 3) in, a new array of the same kind out. Source: He et al.,
+
+@dataclass(frozen=True)
+class PadCropFlip:
+    """The default augmentation, sampled for each image: what `get_dls` takes as `augment`.
+
+    `pad` zeros on each side, a random crop back to the image's size, a flip from left to right
+    with probability 1/2, then Cutout of a square of `hole` pixels, or none where `hole` is 0.
+    """
+
+    pad: int = PAD
+    hole: int = HOLE
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise S11Error where images of (height, width) cannot be augmented so."""
+        if self.pad < 0 or not 0 <= self.hole <= min(shape):
+            raise S11Error(
+                f"{self} is nothing for images of {shape[0]}x{shape[1]}: pad must be 0 or more, "
+                "hole from 0 to the image's shorter side"
+            )
+
+
+class PaddedImages:
+    """`PadCropFlip` on the images of an ImageSet, for batches that are sliced whole.
+
+    The training images are kept padded and in both orientations from the first batch on: 7,776
+    bytes for one of 32x32.
+    """
+
+    def __init__(self, images: ImageSet, seed: int, how: PadCropFlip) -> None:
+        self.images, self.seed, self.how = images, seed, how
+        self.shape: tuple[int, int] = images.train.images.shape[1:3]
+        how.check(self.shape)
+        self._newest: tuple[int, AugmentParams] | None = None  # an epoch and its parameters
+
+    @cached_property
+    def padded(self) -> np.ndarray:
+        return _padded_both_ways(self.images.train.images, self.how.pad)
+
+    def prepare(self) -> None:
+        """Pad the images now, so that worker processes share them."""
+        _ = self.padded
+
+    def __call__(self, indices: np.ndarray, epoch: int, key: tuple[int, ...] = ()) -> TensorImage:
+        """The batch of these images, uint8, and with it the holes that Cutout will cut.
+
+        Without `key`, each training image gets what the epoch has for it; with one, each place in
+        the batch is sampled by itself, so that an image may stand in many and be any image.
+        """
+        pad, n = self.how.pad, len(self.images.train.labels)
+        if key:
+            params = self._sample(len(indices), epoch, key)
+        else:
+            params = self._of_epoch(n, epoch).take(indices)
+        if (indices < n).all():
+            crops = _crops(self.padded, indices, params, self.shape, pad)
+        else:
+            crops = pad_crop_flip(self.images.pixels_of(indices), params, pad)
+        batch = to_batch(crops)
+        if self.how.hole:
+            batch.holes = Holes(params.holes, self.how.hole, self.shape)
+        return batch
+
+    def _sample(self, n: int, epoch: int, key: tuple[int, ...] = ()) -> AugmentParams:
+        pad, hole = self.how.pad, self.how.hole
+        return sample_params(n, self.seed, epoch, key, shape=self.shape, pad=pad, hole=hole)
+
+    def _of_epoch(self, n: int, epoch: int) -> AugmentParams:
+        if self._newest is None or self._newest[0] != epoch:
+            self._newest = epoch, self._sample(n, epoch)
+        return self._newest[1]
+
+
+def pad_crop_flip(images: np.ndarray, params: AugmentParams, pad: int = PAD) -> np.ndarray:
+    """Pad with zeros, crop back to the same size at the sampled corner, mirror where sampled.
+
+    uint8 (n, H, W, C) in, a new array of the same kind out. Source: He et al.,
     arXiv:1512.03385, section 4.2.
     """
-    return _crops(_padded_both_ways(images), np.arange(len(images)), draws)
+    padded = _padded_both_ways(images, pad)
+    return _crops(padded, np.arange(len(images)), params, images.shape[1:3], pad)
 
 
-def _padded_both_ways(images: np.ndarray) -> np.ndarray:
-    """All images padded, then all of them mirrored, as rows of pixels: uint8 (rows, 36, 3).
+def _padded_both_ways(images: np.ndarray, pad: int) -> np.ndarray:
+    """All images padded, then all of them mirrored, as rows of pixels: uint8 (rows, pad + W, C).
 
     Neighbours share their zeros: what is left of a row is right of the one before, and what is
     above an image is below the one before.
     """
-    n = len(images)
-    rows = np.zeros((2 * n * _PITCH + PAD + 1, _PITCH, 3), np.uint8)
-    plain, mirrored = rows[: -PAD - 1].reshape(2, n, _PITCH, _PITCH, 3)[:, :, PAD:, PAD:]
+    n, height, width, channels = images.shape
+    rows = np.zeros((2 * n * (pad + height) + pad + 1, pad + width, channels), np.uint8)
+    both = rows[: -pad - 1].reshape(2, n, pad + height, pad + width, channels)
+    plain, mirrored = both[:, :, pad:, pad:]
     plain[:] = images
     mirrored[:] = torch.from_numpy(images).flip(2).numpy()  # in half of NumPy's time
     return rows
 
 
-def _crops(rows: np.ndarray, indices: np.ndarray, draws: Draws) -> np.ndarray:
-    """One crop of each of some images, gathered in one go: uint8 (n, 32, 32, 3)."""
-    n = len(rows) // (2 * _PITCH)
-    top = (draws.flip * n + indices) * _PITCH + draws.top
-    left = np.where(draws.flip, 2 * PAD - draws.left, draws.left)
+def _crops(
+    rows: np.ndarray, indices: np.ndarray, params: AugmentParams, shape: tuple[int, int], pad: int
+) -> np.ndarray:
+    """One crop of each of some images, gathered in one go: uint8 (n, H, W, C)."""
+    height, width = shape
+    pitch, channels = rows.shape[1:]
+    n = len(rows) // (2 * (pad + height))
+    top = (params.flip * n + indices) * (pad + height) + params.top
+    left = np.where(params.flip, 2 * pad - params.left, params.left)
     # A window for each pixel of all images; its rows are runs of bytes, each copied as one.
     row, pixel, byte = rows.strides
     windows = as_strided(
         rows,
-        shape=((len(rows) - SIDE) * _PITCH, SIDE, 3 * SIDE),
+        shape=((len(rows) - height) * pitch, height, channels * width),
         strides=(pixel, row, byte),
         writeable=False,
     )
-    return windows[top * _PITCH + left].reshape(-1, SIDE, SIDE, 3)
+    return windows[top * pitch + left].reshape(-1, height, width, channels)
 
 
 def cutout_(
@@ -123,45 +215,51 @@ def cutout_(
     return images
 
 
+class Holes(NamedTuple):
+    """The squares of `size` pixels, by their corners (n, 2), in a batch of n images of `shape`."""
+
+    corners: torch.Tensor
+    size: int
+    shape: tuple[int, int]
+
+    def suit(self, x: torch.Tensor, size: int) -> bool:
+        """Whether they are squares of this size for all images of this batch."""
+        return (len(self.corners), self.shape, self.size) == (len(x), tuple(x.shape[-2:]), size)
+
+
 class Cutout(DisplayedTransform):
     """fastai's batch transform of `cutout_`, on the device of the batch, for training batches only.
 
-    It fills the squares at `holes`, which batches of `get_dls` carry, once they are normalised:
-    the default `fill`, 0, is the mean of the training images. The batch is changed in place.
+    It works in any DataBlock: `size` pixels a side, another square in each image, with PyTorch's
+    generator. The default `fill`, 0, is the mean once the batch is normalised. A batch of
+    `get_dls` brings its own squares, which are stateless, in `holes`. The batch is changed in
+    place.
     """
 
     order, split_idx = 100, 0
 
     def __init__(self, size: int = HOLE, fill: float = 0.0) -> None:
+        super().__init__()
         self.size, self.fill = size, fill
 
     def encodes(self, x: TensorImage) -> TensorImage:
-        return cutout_(x.as_subclass(torch.Tensor), x.holes, self.size, self.fill)
+        # fastai copies the attributes of a batch from one transform's result to the next.
+        holes = vars(x).pop("holes", None)
+        if holes is not None and holes.suit(x, self.size):
+            corners = holes.corners
+        else:
+            corners = self._sample(x)
+        return cutout_(x.as_subclass(torch.Tensor), corners, self.size, self.fill)
 
-
-class PadCropFlip:
-    """The default augmentation while batches are sliced; it also draws where Cutout will cut.
-
-    `images` are all training images, uint8 (N, 32, 32, 3). They are kept padded and in both
-    orientations, 7,776 bytes an image, from the first batch on.
-    """
-
-    def __init__(self, images: np.ndarray, seed: int) -> None:
-        self.images, self.seed = images, seed
-
-    @cached_property
-    def padded(self) -> np.ndarray:
-        return _padded_both_ways(self.images)
-
-    def prepare(self) -> None:
-        """Pad the images now, so that worker processes share them."""
-        _ = self.padded
-
-    def __call__(self, indices: np.ndarray, epoch: int) -> TensorImage:
-        draws = draw(len(self.images), self.seed, epoch).take(indices)
-        batch = to_batch(_crops(self.padded, indices, draws))
-        batch.holes = draws.holes
-        return batch
+    def _sample(self, x: torch.Tensor) -> torch.Tensor:
+        n, (height, width) = len(x), x.shape[-2:]
+        if self.size > min(height, width):
+            raise S11Error(
+                f"Cutout({self.size}) does not fit into images of {height}x{width}: "
+                "choose a smaller size"
+            )
+        ranges = height - self.size + 1, width - self.size + 1
+        return torch.stack([torch.randint(r, (n,), device=x.device) for r in ranges], dim=1)
 
 
 def to_batch(images: np.ndarray) -> TensorImage:
@@ -185,30 +283,66 @@ def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
     return mean, [float(np.sqrt(v)) or 1.0 for v in variance]
 
 
-class NormalizeBytes(Normalize):
-    """fastai's IntToFloatTensor and Normalize in one: uint8 (n, C, 32, 32) to float32, normalised.
+class BytesToFloat(IntToFloatTensor):
+    """fastai's IntToFloatTensor for bytes: uint8 to float32 in [0, 1], for what comes after it.
 
-    `mean` and `std` have a value for each channel, on the scale of [0, 1]. One conversion and one
-    multiply-add in place take a fifth of the time of the two one after the other.
+    Where `deferred`, it leaves the bytes as they are to what converts them better; `defer` tells.
+    """
+
+    def __init__(self, deferred: bool = False) -> None:
+        super().__init__()
+        self.deferred = deferred
+
+    def encodes(self, x: TensorImage) -> TensorImage:
+        return x if self.deferred or x.is_floating_point() else x.float().div_(self.div)
+
+    def decodes(self, x: TensorImage) -> TensorImage:
+        return (x.clamp(0, 1) * self.div).round().byte() if x.is_floating_point() else x
+
+
+def defer(pipeline: Pipeline) -> None:
+    """Let NormalizeBytes convert the bytes where no transform stands between it and BytesToFloat.
+
+    So does fastai's own IntToFloatTensor where somebody added it, and then it is done once.
+    """
+    transforms = list(pipeline.fs)
+    ours = [isinstance(f, BytesToFloat) for f in transforms]
+    other = any(isinstance(f, IntToFloatTensor) for f in transforms if type(f) is not BytesToFloat)
+    for i in np.flatnonzero(ours):
+        next_one = transforms[i + 1] if i + 1 < len(transforms) else None
+        # A new one, as the loaders share those in their pipelines.
+        transforms[i] = BytesToFloat(deferred=other or isinstance(next_one, NormalizeBytes))
+    pipeline.fs = L(transforms)
+
+
+class NormalizeBytes(Normalize):
+    """fastai's Normalize, which also takes bytes: uint8 (n, C, H, W) to float32, normalised.
+
+    `mean` and `std` have a value for each channel, on the scale of [0, 1]. For bytes, one
+    conversion and one multiply-add in place take a fifth of the time of IntToFloatTensor and
+    Normalize one after the other. Floats are taken to be in [0, 1].
     """
 
     parameters = L("mean", "std", "scale", "shift")
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        mean, std = (
+        means, stds = (
             torch.tensor(values, dtype=torch.float64)[None, :, None, None] for values in (mean, std)
         )
-        super().__init__(mean.float(), std.float())
-        # As large as a picture and in its order of memory: a broadcast over runs of three values,
-        # the channels of a pixel, cannot be vectorised.
-        self.scale, self.shift = (
-            values.float().expand(-1, -1, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
-            for values in (1 / (255 * std), -mean / std)
-        )
+        super().__init__(means.float(), stds.float())
+        self.scale, self.shift = (1 / (255 * stds)).float(), (-means / stds).float()
 
     def encodes(self, x: TensorImage) -> TensorImage:
+        if x.is_floating_point():
+            return super().encodes(x)
+        if self.scale.shape[-2:] != x.shape[-2:]:
+            # As large as a picture and in its order of memory: a broadcast over runs of three
+            # values, the channels of a pixel, cannot be vectorised.
+            self.scale, self.shift = (
+                values[..., :1, :1]
+                .expand(-1, -1, *x.shape[-2:])
+                .contiguous(memory_format=torch.channels_last)
+                for values in (self.scale, self.shift)
+            )
         out = x.as_subclass(torch.Tensor).float()
         return torch.addcmul(self.shift, out, self.scale, out=out)
-
-    def decodes(self, x: TensorImage) -> TensorImage:
-        return (super().decodes(x).clamp(0, 1) * 255).round().byte()

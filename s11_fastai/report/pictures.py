@@ -13,7 +13,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from s11_fastai import interpret, plots
-from s11_fastai.data.transforms import HOLE, channel_stats, cutout_, draw, pad_crop_flip, to_batch
+from s11_fastai.data.transforms import (
+    HOLE,
+    channel_stats,
+    cutout_,
+    pad_crop_flip,
+    sample_params,
+    to_batch,
+)
 from s11_fastai.learner import S11Learner
 from s11_fastai.report import curves
 from s11_fastai.runs.records import Records
@@ -115,9 +122,9 @@ def augmented_versions(images: ImageSet, index: int, seed: int, n: int = 16) -> 
     mean = torch.tensor(channel_stats(images.train.images)[0])[:, None, None] * 255
     shown = []
     for epoch in range(n):
-        draws = draw(len(images.train.labels), seed, epoch).take(np.asarray([index]))
-        crop = to_batch(pad_crop_flip(image, draws)).float().as_subclass(Tensor)
-        shown.append(cutout_(crop, draws.holes, HOLE, mean).byte().permute(0, 2, 3, 1).numpy())
+        params = sample_params(len(images.train.labels), seed, epoch).take(np.asarray([index]))
+        crop = to_batch(pad_crop_flip(image, params)).float().as_subclass(Tensor)
+        shown.append(cutout_(crop, params.holes, HOLE, mean).byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(shown)
 
 

@@ -15,7 +15,7 @@ from s11_fastai.learner import S11Learner, s11_learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import Records, read_records
-from s11_fastai.sources import load_images
+from s11_fastai.sources import ImageSet, load_images
 from s11_fastai.storage import Damaged, read_tensors
 
 
@@ -39,15 +39,7 @@ def load_run(
     records = read_records(Path(path))
     state = _weights(records, weights)
     settings = records.settings
-    images = load_images(settings.data if data is None else data)
-    expected = records.env.get("data_fingerprint")
-    if expected not in (None, images.fingerprint):
-        raise S11Error(
-            f"the images' fingerprint {images.fingerprint[:12]} differs from the run's "
-            f"{str(expected)[:12]}: give data= a copy of the images that the run was made with"
-        )
-    if settings.holdout:
-        images = images.hold_out(settings.holdout)
+    images = _images(records, settings.data if data is None else data)
     dls = get_dls(images, settings.bs, seed=settings.seed, device=pick_device(device))
     model = S11ResNet(dls.c, settings.width, settings.logit_scale)
     try:
@@ -69,6 +61,18 @@ def load_run(
     )
     _fill_recorder(learn, records)
     return learn
+
+
+def _images(records: Records, data: str | Path | None) -> ImageSet:
+    images = load_images(data)
+    expected = records.env.get("data_fingerprint")
+    if expected not in (None, images.fingerprint):
+        raise S11Error(
+            f"the images' fingerprint {images.fingerprint[:12]} differs from the run's "
+            f"{str(expected)[:12]}: give `data` a copy of the images that the run was made with"
+        )
+    holdout = records.settings.holdout
+    return images.hold_out(holdout) if holdout else images
 
 
 def _weights(records: Records, which: str) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            (path / _PID).unlink()
+            (path / _PID).unlink(missing_ok=True)
             if not holds_run(path):
                 (path / _LOCK).unlink()
                 for place in made:

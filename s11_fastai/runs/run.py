@@ -70,9 +70,8 @@ class Follower:
     def bounds_from(self, find: Callable[[], LRBounds]) -> LRBounds:
         """The bounds of the run: those that it has, or what `find` gives in the main process.
 
-        From here on a signal stops all processes at the same batch.
+        From then on a signal stops all processes at the same batch.
         """
-        self.signals.be_patient()
         bounds, self.state = self.processes.from_main(lambda: self._bounds(find))
         return bounds
 
@@ -168,6 +167,7 @@ class Run(Follower):
                 raise
             self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         say(f"lr from {self.bounds.lr_min:.3g} up to {self.bounds.lr_max:.3g} and back")
+        self.signals.be_patient()
         return self.bounds, self.state
 
     def callbacks(self) -> list[Callback]:

@@ -10,9 +10,9 @@ from s11_fastai.sources.cifar_batches import is_batches_folder, read_batches
 from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.download import download
 from s11_fastai.sources.folder import is_image_folder, read_image_folder
-from s11_fastai.sources.imageset import ImageSet, Part, fingerprint
+from s11_fastai.sources.imageset import ImageSet, Split, fingerprint
 
-__all__ = ["ImageSet", "Part", "load_images"]
+__all__ = ["ImageSet", "Split", "load_images"]
 
 # Copies of CIFAR-10 that are known by their pixels.
 _KNOWN = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from s11_fastai.sources.imageset import ImageSet, Part
+from s11_fastai.sources.imageset import ImageSet, Split
 from s11_fastai.storage import Damaged, read_tensors, sweep, write_tensors
 
 _FORMAT = "s11-images-2"
@@ -59,7 +59,7 @@ def _read(path: Path, key: str) -> ImageSet | None:
     if not isinstance(about, dict) or (about.get("format"), about.get("key")) != (_FORMAT, key):
         return None
     train, valid = (
-        Part(arrays[f"{part}_images"].numpy(), arrays[f"{part}_labels"].numpy())
+        Split(arrays[f"{part}_images"].numpy(), arrays[f"{part}_labels"].numpy())
         for part in ("train", "valid")
     )
     return ImageSet(about["name"], tuple(about["classes"]), train, valid, about["fingerprint"])

@@ -12,7 +12,7 @@ import numpy as np
 
 from s11_fastai.errors import S11Error
 from s11_fastai.sources.archive import Tree
-from s11_fastai.sources.imageset import SIDE, Part
+from s11_fastai.sources.imageset import SIDE, Split
 
 # The published files' MD5, as torchvision.datasets.CIFAR10 lists them.
 PUBLISHED = {
@@ -32,7 +32,7 @@ def is_batches_folder(tree: Tree) -> bool:
     return "data_batch_1" in tree.files
 
 
-def read_batches(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, Part, bool]:
+def read_batches(tree: Tree, where: Path) -> tuple[tuple[str, ...], Split, Split, bool]:
     """Class names, training part, test part, and whether every file is the published one.
 
     Raises S11Error for a missing file, a pickle that asks for anything but arrays, bytes, lists,
@@ -53,7 +53,7 @@ def read_batches(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, Part, 
         raise S11Error(
             f"{where} holds no CIFAR-10 batches ({error}): fetch the archive again"
         ) from error
-    train = Part(*(np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True)))
+    train = Split(*(np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True)))
     return classes, train, parts[-1], published
 
 
@@ -129,11 +129,11 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _part(batch: object, n_classes: int) -> Part:
+def _part(batch: object, n_classes: int) -> Split:
     pixels, labels = _entry(batch, "data"), np.asarray(_entry(batch, "labels"), dtype=np.int64)
     if not isinstance(pixels, _Bytes) or pixels.array.shape != (len(labels), 3 * SIDE * SIDE):
         raise ValueError("images and labels do not fit together")
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= n_classes:
         raise ValueError("a label that is no class")
     images = pixels.array.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-    return Part(np.ascontiguousarray(images), labels)
+    return Split(np.ascontiguousarray(images), labels)

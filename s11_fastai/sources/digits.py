@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from s11_fastai.sources.imageset import SIDE, ImageSet, Part, fingerprint
+from s11_fastai.sources.imageset import SIDE, ImageSet, Split, fingerprint
 
 
 def load_digits() -> ImageSet:
@@ -20,6 +20,6 @@ def load_digits() -> ImageSet:
     is_test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         is_test[np.flatnonzero(labels == label)[4::5]] = True
-    train, test = Part(images[~is_test], labels[~is_test]), Part(images[is_test], labels[is_test])
+    train, test = Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
     classes = tuple(map(str, digits.target_names))
     return ImageSet("digits", classes, train, test, fingerprint(classes, train, test))

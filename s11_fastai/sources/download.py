@@ -52,6 +52,6 @@ def _chunks(url: str, timeout: float) -> Iterator[bytes]:
     except (OSError, ValueError, HTTPException) as error:
         raise S11Error(
             f"CIFAR-10 is not on this computer and {url} cannot be fetched "
-            f"({getattr(error, 'reason', error)}): connect to the network, or give as `data` "
-            "the path of a copy, or digits"
+            f"({getattr(error, 'reason', error)}): connect to the network, or give `data` "
+            "PATH for a copy, or `data` digits"
         ) from error

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from s11_fastai.errors import S11Error
 from s11_fastai.sources.archive import Tree
-from s11_fastai.sources.imageset import SIDE, Part
+from s11_fastai.sources.imageset import SIDE, Split
 
 _CHUNK = 250
 
@@ -28,7 +28,7 @@ def is_image_folder(tree: Tree) -> bool:
     return bool(tree.folders & {"train", "test"})
 
 
-def read_image_folder(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, Part]:
+def read_image_folder(tree: Tree, where: Path) -> tuple[tuple[str, ...], Split, Split]:
     """Class names, the training part and the test part, in the order of the files' names.
 
     Greyscale becomes RGB and alpha is dropped. Raises S11Error, with names and counts, for a
@@ -49,7 +49,7 @@ def read_image_folder(tree: Tree, where: Path) -> tuple[tuple[str, ...], Part, P
         for part in listed.values()
     )
     n_train = len(train_labels)
-    return classes, Part(images[:n_train], train_labels), Part(images[n_train:], test_labels)
+    return classes, Split(images[:n_train], train_labels), Split(images[n_train:], test_labels)
 
 
 def _by_class(tree: Tree, part: str, where: Path) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from s11_fastai.errors import S11Error
 SIDE = 32
 
 
-class Part(NamedTuple):
+class Split(NamedTuple):
     """Images, uint8, shape (N, 32, 32, 3), RGB; and labels, int64, shape (N,)."""
 
     images: np.ndarray
@@ -29,8 +29,8 @@ class ImageSet:
 
     name: str
     classes: tuple[str, ...]
-    train: Part
-    valid: Part
+    train: Split
+    valid: Split
     fingerprint: str
     evaluated_on: str = "test"
 
@@ -97,17 +97,17 @@ class ImageSet:
         )
 
 
-def fingerprint(classes: tuple[str, ...], train: Part, test: Part) -> str:
+def fingerprint(classes: tuple[str, ...], train: Split, test: Split) -> str:
     """SHA-256 of class names, pixels and labels, in the order in which they are kept."""
     digest = hashlib.sha256(json.dumps(classes).encode())
     for array in (*train, *test):
         digest.update(str(array.shape).encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _take(part: Part, indices: np.ndarray) -> Part:
-    return Part(part.images[indices], part.labels[indices])
+def _take(part: Split, indices: np.ndarray) -> Split:
+    return Split(part.images[indices], part.labels[indices])
 
 
 def _from_both(train: np.ndarray, valid: np.ndarray, indices: np.ndarray) -> np.ndarray:

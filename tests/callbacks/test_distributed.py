@@ -13,9 +13,9 @@ from torch import nn
 
 from s11_fastai import S11ResNet, get_dls, load_images, s11_learner
 from s11_fastai.callbacks.distributed import Processes, ShardBatches, join_processes
-from s11_fastai.data.loader import Share
+from s11_fastai.data.loader import Shard
 from s11_fastai.errors import S11Error
-from s11_fastai.sources import Part
+from s11_fastai.sources import Split
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests fork their processes")
 
@@ -42,7 +42,7 @@ def fit(weighted=True) -> tuple:
     torch.manual_seed(0)
     digits = load_images("digits")
     train, valid = (
-        Part(part.images[:n], part.labels[:n])
+        Split(part.images[:n], part.labels[:n])
         for part, n in ((digits.train, 203), (digits.valid, 65))
     )
     few = replace(digits, train=train, valid=valid)
@@ -107,8 +107,8 @@ def test_without_weights_for_unequal_shares_the_gradients_are_others(alone):
 def test_sizes_are_those_of_the_shares():
     for n in range(12):
         for count in range(1, 6):
-            parts = [Share(i, count).of(np.arange(n)) for i in range(count)]
-            assert [len(part) for part in parts] == Share.sizes(n, count)
+            parts = [Shard(i, count).of(np.arange(n)) for i in range(count)]
+            assert [len(part) for part in parts] == Shard.sizes(n, count)
             assert np.concatenate(parts).tolist() == list(range(n))
 
 

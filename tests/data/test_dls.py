@@ -7,11 +7,11 @@ from fastai.vision.core import TensorImage
 from helpers import random_images
 
 from s11_fastai import get_dls
-from s11_fastai.data.loader import Share, _sent
+from s11_fastai.data.loader import Shard, _sent
 from s11_fastai.data.per_image import albumentations_default
-from s11_fastai.data.transforms import channel_stats, cutout_, draw, pad_crop_flip
+from s11_fastai.data.transforms import channel_stats, cutout_, pad_crop_flip, sample_params
 from s11_fastai.errors import S11Error
-from s11_fastai.sources import Part
+from s11_fastai.sources import Split
 
 
 def batches(dl, epoch=0):
@@ -29,11 +29,10 @@ def test_a_batch_is_what_the_parts_say(images):
     dls = get_dls(images, bs=16, seed=5, device="cpu")
     x, y = batches(dls.train, epoch=3)[0]
     order = np.random.default_rng([5, 3, 0]).permutation(40)[:16]
-    draws = draw(40, 5, 3).take(order)
+    params = sample_params(40, 5, 3).take(order)
     mean, std = (torch.tensor(s)[:, None, None] for s in channel_stats(images.train.images))
-    shown = torch.from_numpy(pad_crop_flip(images.train.images[order], draws)).permute(0, 3, 1, 2)
-    holes = torch.from_numpy(np.stack([draws.hole_top, draws.hole_left], 1))
-    expected = cutout_((shown.float() / 255 - mean) / std, holes, 8)
+    shown = torch.from_numpy(pad_crop_flip(images.train.images[order], params)).permute(0, 3, 1, 2)
+    expected = cutout_((shown.float() / 255 - mean) / std, params.holes, 8)
     torch.testing.assert_close(x, expected, rtol=0, atol=1e-6)
     assert torch.equal(y, torch.from_numpy(images.train.labels[order]))
     assert x.dtype == torch.float32
@@ -115,7 +114,8 @@ def test_holes_go_where_their_images_go(images, monkeypatch):
     batch = get_dls(images, bs=8, device="cpu").train.augment(np.arange(8), epoch=0)
     sent = _sent(batch, torch.device("cpu"))
     assert torch.equal(sent, batch)
-    assert torch.equal(sent.holes, batch.holes)
+    assert torch.equal(sent.holes.corners, batch.holes.corners)
+    assert sent.holes[1:] == batch.holes[1:] == (8, (32, 32))
     assert pinned == [(8, 3, 32, 32), (8, 2)]
 
 
@@ -125,19 +125,19 @@ def test_decoding_gives_the_images_back(images):
     assert torch.equal(shown.permute(0, 2, 3, 1), torch.from_numpy(images.valid.images))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_shares_of_every_batch_put_together_are_the_batch(images, count):
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_shards_of_every_batch_put_together_are_the_batch(images, world_size):
     whole = get_dls(images, bs=16, device="cpu")
-    shared = [get_dls(images, bs=16, device="cpu") for _ in range(count)]
-    for part in (0, 1):
-        for index, dls in enumerate(shared):
-            dls[part].share = Share(index, count)
-        together = list(zip(*(batches(dls[part]) for dls in shared), strict=True))
-        assert len(together) == len(whole[part])
-        joined = [tuple(map(torch.cat, zip(*shares, strict=True))) for shares in together]
-        assert same(joined, batches(whole[part]))
-        for shares in together:
-            sizes = [len(y) for _, y in shares]
+    sharded = [get_dls(images, bs=16, device="cpu") for _ in range(world_size)]
+    for split in (0, 1):
+        for rank, dls in enumerate(sharded):
+            dls[split].shard = Shard(rank, world_size)
+        together = list(zip(*(batches(dls[split]) for dls in sharded), strict=True))
+        assert len(together) == len(whole[split])
+        joined = [tuple(map(torch.cat, zip(*shards, strict=True))) for shards in together]
+        assert same(joined, batches(whole[split]))
+        for shards in together:
+            sizes = [len(y) for _, y in shards]
             assert max(sizes) - min(sizes) <= 1
 
 
@@ -203,6 +203,6 @@ def test_holding_out_is_stratified_and_shows_no_test_image(rng):
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 9])
 def test_holding_out_leaves_every_class_on_both_sides_or_refuses(rng, n):
     whole = random_images(rng, n_train=10, classes=("ant", "bee"))
-    few = replace(whole, train=Part(whole.train.images, np.array([0] * 9 + [1])))
+    few = replace(whole, train=Split(whole.train.images, np.array([0] * 9 + [1])))
     with pytest.raises(S11Error, match="hold"):
         few.hold_out(n)

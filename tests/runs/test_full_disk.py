@@ -153,7 +153,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     fsync, count = os.fsync, iter(range(100))
 
     def full(handle):
-        if next(count) >= 8:
+        if next(count) >= 9:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(handle)
 

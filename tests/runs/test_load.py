@@ -147,9 +147,9 @@ def test_a_run_of_an_older_version_opens():
     path = Path(__file__).parent / "run-0.1"
     learn = load_run(path)
     results = read(path / "results.json")
+    assert len(learn.recorder.lrs) == 24
     # Another processor's last digits may turn an image that stands between two classes.
     assert learn.validate()[1] == pytest.approx(results["final_accuracy"], abs=1 / 355)
-    assert len(learn.recorder.lrs) == 24
     records = read_records(path)
     assert (records.settings.label_smoothing, records.settings.logit_scale) == (0.0, 1.0)
 

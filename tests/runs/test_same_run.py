@@ -10,6 +10,7 @@ from helpers import compare, newest, read, stopped
 from PIL import Image
 
 from s11_fastai import environment
+from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.storage import read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
@@ -39,8 +40,10 @@ def test_what_cannot_go_on_is_one_line_and_changes_nothing(
     elif how == "none left":
         shutil.rmtree(out / "checkpoint")
     elif how == "another network":
-        tensors["learner.model.layer9.weight"] = torch.zeros(3)
-        write_tensors(newest(out), tensors, about)
+        checkpoints = Checkpoints(out / "checkpoint")
+        state = checkpoints.newest()
+        state["learner"]["model"]["layer9.weight"] = torch.zeros(3)
+        checkpoints.write(state)
     elif how == "another format":
         write_tensors(newest(out), tensors, about | {"format": "s11-checkpoint-0"})
     else:

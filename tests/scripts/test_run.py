@@ -149,6 +149,7 @@ def test_a_range_test_that_was_cut_off_starts_again(finished, pets, tmp_path, ca
     argv = ["--data", str(pets), *SMALL]
     assert stopped(argv, tmp_path / "r", 50) == 130
     assert "--resume" in capsys.readouterr().err
+    assert not (tmp_path / "r/lr_bounds.json").exists()  # it stopped at once
     run.main(["--out", str(tmp_path / "r"), "--resume"])
     assert compare(whole, tmp_path / "r") == []
 

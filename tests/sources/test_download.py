@@ -21,7 +21,7 @@ def test_a_download_is_kept_only_whole(tmp_path):
 
 
 def test_no_network_and_no_copy(tmp_path):
-    with pytest.raises(S11Error, match="--data digits"):
+    with pytest.raises(S11Error, match="`data` digits"):
         download(tmp_path / "copy.tar.gz", (tmp_path / "absent").as_uri())
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,6 @@
 """Kill runs at random moments, resume them, and compare what they leave with an undisturbed run.
 
-    python -m tests.tools.drill 100 --seed 0
+    python -m tests.tools.drill 100 --seed 0 --precision bf16
 
 Real runs of `experiments/run.py` on the offline digits, as folders of PNG files, in processes that
 are forked from this one once it has its imports done. Exits with 1 where a run was lost.
@@ -41,7 +41,10 @@ from s11_fastai.runs import checkpoints, lock
 from s11_fastai.runs import run as runs
 from s11_fastai.sources import cache, digits, folder
 
-FLAGS = "--width 2 --bs 64 --epochs 3 --peak-epoch 1 --device cpu --checkpoint-minutes 0.0005"
+FLAGS = [
+    *("--width", "2", "--bs", "64", "--epochs", "3", "--peak-epoch", "1"),
+    *("--lr-max", "0.1", "--device", "cpu", "--checkpoint-minutes", "0.0005"),
+]
 SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
 # Where a run is hit: while these work.
 MOMENTS = {
@@ -67,7 +70,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.tools.drill", description=__doc__)
     parser.add_argument("kills", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", default="auto", help="as run.py's")
     args = parser.parse_args()
+    FLAGS.extend(["--precision", args.precision])
     rng, done, began = random.Random(args.seed), Counter(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="s11-drill-") as name:
         top = Path(name)
@@ -154,7 +159,7 @@ def attempt(data: Path, top: Path, name: str, prepare: Callable[[], None]) -> in
             sources._fastai_path = lambda folder: top / "home" / folder
             environment._git_revision = lambda: None  # somebody may work on the code meanwhile
             prepare()
-            run.main([*FLAGS.split(), "--data", str(data), "--out", str(top / name), "--resume"])
+            run.main([*FLAGS, "--data", str(data), "--out", str(top / name), "--resume"])
             code = 0
         except SystemExit as stop:
             code = stop.code
