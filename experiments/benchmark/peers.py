@@ -5,7 +5,7 @@ crop, flip, one 8x8 hole wholly inside, drawn for each image; float32, normalise
 images' statistics, on the device.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,7 +172,7 @@ class Copies:
             yield (self.batch.to(self.device, non_blocking=True, copy=True),)
 
 
-def endless(batches: Iterable[tuple]) -> Iterator[tuple]:
+def endless(batches: Iterable[tuple]) -> Generator[tuple, None, None]:
     """Pass after pass."""
     while True:
         yield from batches

@@ -247,7 +247,7 @@ def test_the_bare_loop_is_sgd_on_layers_in_its_precision(precision, dtype):
     models[1].load_state_dict(models[0].state_dict())
     models[0].prep[0].register_forward_hook(lambda _m, _x, out: seen.append(out.dtype))
     x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
-    update = updating(models[0], precision, CPU, nesterov=True)
+    update = updating(models[0], precision, CPU, as_the_project=True)
     opt = torch.optim.SGD(
         models[1].parameters(), lr=0.004, momentum=0.9, weight_decay=5e-4, nesterov=True
     )
