@@ -22,20 +22,30 @@ def bare_step(
     side: int = 32,
 ) -> Callable[[], None]:
     """The network and its optimiser, channels last, over and over on one batch of noise."""
-    model = S11ResNet(n_classes, width).to(device, memory_format=torch.channels_last)
+    model = S11ResNet(n_classes, width).to(device).to(memory_format=torch.channels_last)
     if compiled:
         model.compile()
     x = torch.randn(bs, 3, side, side, device=device).to(memory_format=torch.channels_last)
     y = torch.randint(n_classes, (bs,), device=device)
-    update = updating(model, precision, device, nesterov=True, fused=device.type == "cuda" or None)
+    update = updating(model, precision, device, as_the_project=True)
     return lambda: update(x, y)
 
 
 def updating(
-    model: nn.Module, precision: str, device: torch.device, **sgd: bool | None
+    model: nn.Module, precision: str, device: torch.device, as_the_project: bool = False
 ) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """One step of training on a batch: forward in the precision, loss and update in float32."""
-    opt = torch.optim.SGD(model.parameters(), lr=0.004, momentum=0.9, weight_decay=5e-4, **sgd)
+    """One step of training on a batch: forward in the precision, loss and update in float32.
+
+    The update is plain SGD with momentum, or as the project's, with Nesterov's and fused on CUDA.
+    """
+    opt = torch.optim.SGD(
+        model.parameters(),
+        lr=0.004,
+        momentum=0.9,
+        weight_decay=5e-4,
+        nesterov=as_the_project,
+        fused=(as_the_project and device.type == "cuda") or None,
+    )
     low = precision != "fp32"
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 

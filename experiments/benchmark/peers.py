@@ -5,9 +5,9 @@ crop, flip, one 8x8 hole wholly inside, drawn for each image; float32, normalise
 images' statistics, on the device.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import albumentations as A
 import numpy as np
@@ -63,13 +63,14 @@ class CutoutOfEach(Transform):
         return x.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
 
 
-class Loaded(NamedTuple):
+@dataclass(frozen=True)
+class Loaded:
     """The batches of a DataLoader of PyTorch, on the device."""
 
     loader: DataLoader
     device: torch.device
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for x, y in self.loader:
             yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 
@@ -171,7 +172,7 @@ class Copies:
             yield (self.batch.to(self.device, non_blocking=True, copy=True),)
 
 
-def endless(batches: Iterable[tuple]) -> Iterator[tuple]:
+def endless(batches: Iterable[tuple]) -> Generator[tuple, None, None]:
     """Pass after pass."""
     while True:
         yield from batches

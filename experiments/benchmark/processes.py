@@ -252,9 +252,14 @@ def beside(data: str, width: str, bs: str, n: str) -> None:
         print("ready", file=answers, flush=True)
         sys.stdin.readline()
         print(median(seconds_of(steps.step) for _ in range(int(n))), file=answers, flush=True)
-        Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+        Thread(target=partial(_set_when_stdin_ends, over), daemon=True).start()
         while not over.is_set():
             steps.step()
+
+
+def _set_when_stdin_ends(event: Event) -> None:
+    sys.stdin.read()
+    event.set()
 
 
 def _fit(data: str, width: str, bs: str) -> AbstractContextManager:

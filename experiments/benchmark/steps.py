@@ -48,7 +48,9 @@ def measure_step(images: ImageSet, width: int, bs: int, rounds: int, device: tor
             )
             steps[f"{PROJECT} in {precision}"] = fit.step
         network = Stopwatch(learn, NETWORK)  # of the last, the default
-        sides = {name: partial(seconds_a_step, step, n, device) for name, step in steps.items()}
+        sides: dict[str, Callable[[], float]] = {
+            name: partial(seconds_a_step, step, n, device) for name, step in steps.items()
+        }
         total = sides[ours] = Kept(sides[ours])
         sides[BEYOND] = lambda: total.value - network.take() / n
         for name, step in peers(stack, images, width, bs, n * (rounds + 1), device).items():

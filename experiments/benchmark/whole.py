@@ -3,6 +3,7 @@
 import csv
 import json
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,8 @@ def measure_epoch(
     images: ImageSet, width: int, bs: int, rounds: int, device: torch.device
 ) -> Table:
     """Whole epochs of a run in each precision, in turns."""
-    sides, ours = {}, f"{PROJECT} in {precisions(device)[-1]}"
+    sides: dict[str, Callable[[], float]] = {}
+    ours = f"{PROJECT} in {precisions(device)[-1]}"
     n_train, n_valid = len(images.train.labels), len(images.valid.labels)
     with ExitStack() as stack:
         for precision in precisions(device):

@@ -247,7 +247,7 @@ def test_the_bare_loop_is_sgd_on_layers_in_its_precision(precision, dtype):
     models[1].load_state_dict(models[0].state_dict())
     models[0].prep[0].register_forward_hook(lambda _m, _x, out: seen.append(out.dtype))
     x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
-    update = updating(models[0], precision, CPU, nesterov=True)
+    update = updating(models[0], precision, CPU, as_the_project=True)
     opt = torch.optim.SGD(
         models[1].parameters(), lr=0.004, momentum=0.9, weight_decay=5e-4, nesterov=True
     )
@@ -333,9 +333,11 @@ def test_runs_beside_each_other_are_compared_with_one_whose_threads_sleep(monkey
     def measured(runs, policy, *words):
         asked.append((runs, policy))
         policies = output_of(
-            "-c", "import os; print(os.environ.get('OMP_WAIT_POLICY'))", OMP_WAIT_POLICY=policy
+            "-c",
+            "import os; print(repr(os.environ.get('OMP_WAIT_POLICY')))",
+            OMP_WAIT_POLICY=policy,
         )
-        assert policies.strip() == str(policy)  # None: as if nobody had set it
+        assert policies.strip() == repr(policy)  # None: as if nobody had set it
         assert words == ("beside", "c10.tgz", 1, 16, 3)
         return 10.0 ** (runs - 1) * (1 if policy else 2)
 
@@ -383,14 +385,15 @@ def test_what_was_measured_before_a_failure_is_shown(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_all_sections_of_a_cpu_from_the_flags_to_the_page(pets, tmp_path, capsys, monkeypatch):
+def test_all_sections_of_a_cpu_from_the_flags_to_the_page(pets, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     out = tmp_path / "b.md"
     bench.main(["--data", str(pets), *SMALL, "--only", *bench.SECTIONS, "--out", str(out)])
     page = out.read_text()
     for section in bench.SECTIONS:
         assert f"\n## {section.capitalize()}\n" in page, section
-    assert [p.name for p in tmp_path.iterdir()] == ["b.md"]
+    left = {p.name for p in tmp_path.iterdir()}  # torch keeps what it has compiled
+    assert {name for name in left if not name.startswith("torchinductor")} == {"b.md"}
 
 
 def test_on_a_gpu_the_sections_of_the_cpu_alone_are_skipped_with_a_word(capsys):
