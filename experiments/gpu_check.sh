@@ -28,7 +28,7 @@ seeds=${S11_CHECK_SEEDS:-5}
 read -ra run_flags <<< "${S11_CHECK_RUN:-}"
 read -ra bench_flags <<< "${S11_CHECK_BENCH:-}"
 end=450       # the seconds from the beginning after which no part goes on
-for_bench=75  # of them, kept for the bench while the seeds run
+for_bench=110  # of them, kept for the bench while the seeds run
 
 # part NAME LIMIT COMMAND...: its output in NAME.out and NAME.log; a line in parts.tsv
 part() {
@@ -58,8 +58,9 @@ for ((seed = 0; seed < seeds; seed++)); do
         "$python" experiments/run.py --data "$archive" --device "$device" --seed "$seed" \
         --out "$out/run-$seed" "${run_flags[@]}"
 done
+# Whole runs are what the seeds have measured.
 part bench $end "$python" experiments/bench.py --data "$archive" --device "$device" --json \
-    "${bench_flags[@]}"
+    --only input step epoch --rounds 3 "${bench_flags[@]}"
 
 command -v "$python" > /dev/null || python=${PYTHON:-python3}  # no environment could be made
 "$python" experiments/gpu_check.py "$out" "$SECONDS"
