@@ -145,6 +145,7 @@ class Launched(Processes):
     def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self._engine.free_memory()  # the wrapped network must go before the group does
             self._engine.end_training()
 
     def __exit__(self, *_: object) -> None:
