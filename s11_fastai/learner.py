@@ -29,7 +29,7 @@ from s11_fastai.schedule import linear_one_cycle
 
 
 class S11Learner(Learner):
-    """A fastai Learner whose one cycle is made of straight lines, on any device's precision."""
+    """A fastai Learner whose one cycle goes in straight lines, and which evaluates in float32."""
 
     def describe(self) -> str:
         """One line: the network and its number of parameters."""
@@ -117,7 +117,7 @@ def s11_learner(
     evenly over all classes; `kwargs` go to fastai's Learner and replace what is chosen here,
     as `loss_func`, `opt_func` and `metrics`. `precision` is that of the network in
     training: "auto", "fp32", "bf16" or "fp16", as `pick_precision` reads it. Evaluation is always
-    in float32, so that the same weights give the same accuracy wherever they are evaluated.
+    in float32, so that the accuracy of the same weights does not depend on it.
     """
     model = S11ResNet(dls.c) if model is None else model
     on_cuda = torch.device(dls.device).type == "cuda"
