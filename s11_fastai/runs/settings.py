@@ -51,16 +51,18 @@ class Settings:
     """
 
     data: str | None = _setting(
-        None, "a folder or archive of 32x32 images, or 'digits'; CIFAR-10 if none", may_change=True
+        None,
+        "a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10)",
+        may_change=True,
     )
     epochs: int = _setting(24, "passes over the training images")
     bs: int = _setting(512, "images a batch", _at_least(1))
     width: int = _setting(64, "channels of the first layer", _at_least(1))
     seed: int = _setting(0, "random seed of weights, order and augmentation", _SEED)
     lr_min: float | None = _setting(
-        None, "lr at both ends of the cycle; by the range test", _ABOVE_0
+        None, "lr at both ends of the cycle (default: by the range test)", _ABOVE_0
     )
-    lr_max: float | None = _setting(None, "lr at the peak; by the range test", _ABOVE_0)
+    lr_max: float | None = _setting(None, "lr at the peak (default: by the range test)", _ABOVE_0)
     peak_epoch: int = _setting(5, "the peak comes after this epoch", _at_least(1))
     momentum: float = _setting(0.9, "Nesterov momentum of SGD", _IN_0_1)
     wd: float = _setting(5e-4, "weight decay of every parameter", _FROM_0)
@@ -68,7 +70,7 @@ class Settings:
     logit_scale: float = _setting(1.0, "constant factor on the logits", _ABOVE_0)
     holdout: int = _setting(0, "evaluate this many held-out training images", _at_least(0))
     device: str | None = _setting(
-        None, "cpu, cuda or mps; a GPU where there is one", may_change=True
+        None, "cpu, cuda or mps (default: a GPU where there is one)", may_change=True
     )
     precision: str = _setting(
         "auto",
