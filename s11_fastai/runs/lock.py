@@ -48,6 +48,12 @@ class RunFolder:
         self.check()
         write_tensors(self.path / name, tensors, about)
 
+    def remove(self, *names: str) -> None:
+        """Take files away, where they are there."""
+        self.check()
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
     def check(self) -> None:
         """Raise S11Error where the folder is gone, or is another run's by now.
 

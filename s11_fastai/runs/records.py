@@ -78,13 +78,21 @@ def read_records(path: Path) -> Records:
     """The records in a run folder; raises S11Error for a folder that holds no run, or a damaged."""
     if not holds_run(path):
         raise S11Error(f"{path} holds no run: give a folder that experiments/run.py has made")
+    settings, env = read_config(path), readable(path / "env.json")
+    history, steps = from_csv(EpochRow, path / "history.csv"), from_csv(StepRow, path / "steps.csv")
+    images = env.get("train_images")
+    if type(images) is int and images > 0:
+        # A stop may have come between the two files: the epochs that both have are whole.
+        per_epoch = -(-images // settings.bs)
+        epochs = min(len(history), len(steps) // per_epoch)
+        history, steps = history[:epochs], steps[: epochs * per_epoch]
     return Records(
         path=path,
-        settings=read_config(path),
-        env=readable(path / "env.json"),
+        settings=settings,
+        env=env,
         bounds=read_bounds(path),
-        history=from_csv(EpochRow, path / "history.csv"),
-        steps=from_csv(StepRow, path / "steps.csv"),
+        history=history,
+        steps=steps,
         results=read_results(path),
     )
 

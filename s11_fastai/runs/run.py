@@ -261,6 +261,8 @@ class Run(Follower):
         if self.record.history:
             self.folder.write_tensors("best.safetensors", self.best_weights)
             self._write_tables()
+        else:  # a stop may have come between the first epoch's records and its checkpoint
+            self.folder.remove("history.csv", "steps.csv", "best.safetensors")
 
     # Whether it is the same run.
 

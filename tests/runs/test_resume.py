@@ -10,11 +10,14 @@ from functools import partial
 import pytest
 import run
 import torch
-from helpers import SMALL, compare, newest, stopped
+from helpers import SMALL, compare, newest, rows, stopped
 
+from s11_fastai import load_run
 from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints
 from s11_fastai.callbacks.recording import RecordEpochs
 from s11_fastai.runs.checkpoints import Checkpoints
+from s11_fastai.runs.lock import RunFolder
+from s11_fastai.runs.records import read_records
 from s11_fastai.storage import read_tensors, write_tensors
 
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
@@ -89,6 +92,28 @@ def test_the_best_weights_come_back_with_the_checkpoint(undisturbed, tmp_path):
     history.write_text("")
     stopped([], out, 0)
     assert (best.read_bytes(), history.read_bytes()) == kept
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_stop_between_the_two_tables_loses_nothing(undisturbed, tmp_path, monkeypatch, epoch):
+    whole, _, argv = undisturbed
+    write, out = RunFolder.write, tmp_path / "r"
+
+    def cut_off(self, name, data):
+        if name == "steps.csv" and len(data.splitlines()) == 1 + 4 * epoch:
+            raise KeyboardInterrupt
+        write(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run.main([*argv, "--out", str(out)])
+    assert len(rows(out / "history.csv")) == epoch
+    records = read_records(out)
+    assert (len(records.history), len(records.steps)) == (epoch - 1, 4 * (epoch - 1))
+    assert len(load_run(out).recorder.lrs) == 4 * (epoch - 1)
+    run.main(["--out", str(out), "--resume"])
+    assert compare(whole, out) == []
 
 
 def test_resume_begins_a_run_and_leaves_a_finished_one_as_it_is(undisturbed, tmp_path, capsys):
