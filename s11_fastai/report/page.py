@@ -99,14 +99,14 @@ class RunReport:
         self.run.folder.check()  # nothing is written into a folder that is another run's by now
         return self.run.records()
 
-    def draw(self, records: Records) -> None:
-        """All pictures and the page of a run whose training is over."""
+    def draw(self, records: Records) -> Path:
+        """All pictures and the page of a run whose training is over; where the page is."""
         assert self.run is not None
         pictures.draw_records(records)
         self.run.folder.check()
         pictures.draw_predictions(records.path, self.run.learn, records.settings.seed)
         self.run.folder.check()
-        write_page(records)
+        return write_page(records)
 
 
 def embedded(picture: Path) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class Follower:
         stop = StopOnSignal(self.signals, self.processes)
         return [*together, Resume(self.state), StopOnDivergence(), stop]
 
-    def finish(self, draw: Callable[[Records], None] = lambda _: None) -> None:
+    def finish(self, draw: Callable[[Records], Path | None] = lambda _: None) -> None:
         """End training; where a signal ended it before its end, raise Stopped."""
         self.processes.close()
         self.signals.raise_if_asked()
@@ -175,17 +176,19 @@ class Run(Follower):
 
     # The end.
 
-    def finish(self, draw: Callable[[Records], None] = lambda _: None) -> None:
+    def finish(self, draw: Callable[[Records], Path | None] = lambda _: None) -> None:
         """Write the final weights, let `draw` make the pictures, and `results.json` last of all.
 
-        Where a signal ended training before its end, raise Stopped.
+        `draw` gives the page to look at, where there is one. Where a signal ended training before
+        its end, raise Stopped.
         """
         super().finish()
         self.folder.write_tensors("model.safetensors", self.learn.model.state_dict())
         results = self._results(self.record.history)
-        draw(replace(self.records(), results=results))
+        page = draw(replace(self.records(), results=results))
         self.folder.write_json("results.json", results)
-        say(f"{summary(results)}\neverything is in {self.folder.path}")
+        look = f"; the page is {page}" if page else ""
+        say(f"{summary(results)}\neverything is in {self.folder.path}{look}")
 
     def records(self) -> Records:
         """What the run has recorded so far; it has no results yet."""

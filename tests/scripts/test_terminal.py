@@ -27,7 +27,7 @@ def test_a_pipe_gets_aligned_lines_one_an_epoch(pets, tmp_path, capsys):
     assert table[1].endswith("best so far")
     assert tail[0].startswith("final accuracy")
     assert "chosen on the test images" in tail[1]
-    assert str(tmp_path / "r") in tail[2]
+    assert tail[2].endswith(f"the page is {tmp_path / 'r/report.html'}")
 
 
 def environment() -> dict:
