@@ -37,7 +37,7 @@ def environment(device: torch.device, precision: str, processes: int = 1) -> dic
         "precision": precision,
         "threads": torch.get_num_threads(),
         "processes": processes,
-        "git_revision": _git_revision(),
+        "git_revision": git_revision_of_code(),
     }
 
 
@@ -111,7 +111,8 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git_revision() -> str | None:
+def git_revision_of_code() -> str | None:
+    """The commit of the checkout that this code lies in, "-dirty" behind it where it is changed."""
     here = Path(__file__)
     git = ["git", "-C", str(here.parent)]
     try:

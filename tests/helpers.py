@@ -79,15 +79,15 @@ def refused_data(data) -> str:
 def stopped(argv, out, batch, which=signal.SIGINT) -> int:
     """The exit code of a run that gets a signal in a batch; evaluated ones are counted too."""
     count = iter(range(batch + 1))
-    do_one_batch = S11Learner._do_one_batch
+    one_batch = S11Learner.one_batch
 
-    def struck(self):
+    def struck(self, i, b):
         if next(count, None) == batch:
             os.kill(os.getpid(), which)
-        do_one_batch(self)
+        one_batch(self, i, b)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(S11Learner, "_do_one_batch", struck)
+        patch.setattr(S11Learner, "one_batch", struck)
         with pytest.raises(SystemExit) as stop:
             run.main([*argv, "--out", str(out), "--resume"])
     return stop.value.code

@@ -45,7 +45,7 @@ def _load(data: str | Path | None) -> ImageSet:
         key, decode = archive_key(path), lambda: _decode(archive_tree(path), path)
     else:
         raise S11Error(f"{data!r} does not exist: give a folder, .tar, .tgz, .tar.gz or 'digits'")
-    images = cached(_fastai_path("data") / "s11-cache", key, decode)
+    images = cached(fastai_folder("data") / "s11-cache", key, decode)
     place = printable(path.resolve().name.split(".")[0])
     return replace(images, name=_KNOWN.get(images.fingerprint) or images.name or place)
 
@@ -75,14 +75,15 @@ def _decode(tree: Tree, path: Path) -> ImageSet:
 
 def _cifar10() -> Path:
     """A copy of CIFAR-10 where fastai keeps its data, or the published archive, fetched."""
-    data, archive = _fastai_path("data"), _fastai_path("archive") / "cifar-10-python.tar.gz"
+    data, archive = fastai_folder("data"), fastai_folder("archive") / "cifar-10-python.tar.gz"
     for copy in (data / "cifar-10-batches-py", data / "cifar10"):
         if (copy / "data_batch_1").is_file() or all((copy / p).is_dir() for p in ("train", "test")):
             return copy
     return archive if archive.is_file() else download(archive)
 
 
-def _fastai_path(folder: str) -> Path:
+def fastai_folder(folder: str) -> Path:
+    """One of the folders that fastai keeps its things in, "data" or "archive"."""
     from fastai.data.external import fastai_path
 
     return fastai_path(folder)

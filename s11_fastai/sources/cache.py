@@ -31,7 +31,7 @@ def cached(folder: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
 def _made(path: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
     sweep(path.parent)
     images = decode()
-    _write(path, key, images)
+    write_cache(path, key, images)
     return _read(path, key) or images
 
 
@@ -65,7 +65,8 @@ def _read(path: Path, key: str) -> ImageSet | None:
     return ImageSet(about["name"], tuple(about["classes"]), train, valid, about["fingerprint"])
 
 
-def _write(path: Path, key: str, images: ImageSet) -> None:
+def write_cache(path: Path, key: str, images: ImageSet) -> None:
+    """Write the images as a whole file, which `key` tells from those of other sources."""
     about = {
         "format": _FORMAT,
         "key": key,

@@ -43,7 +43,7 @@ def read_image_folder(tree: Tree, where: Path) -> tuple[tuple[str, ...], Split, 
         )
     classes = tuple(sorted(train_classes))
     names = [n for part in listed.values() for c in classes for n in part[c]]
-    images = _decode_all(tree, names, where)
+    images = decode_all(tree, names, where)
     train_labels, test_labels = (
         np.repeat(np.arange(len(classes)), [len(part[c]) for c in classes])
         for part in listed.values()
@@ -71,13 +71,18 @@ def _by_class(tree: Tree, part: str, where: Path) -> dict[str, list[str]]:
     return classes
 
 
-def _decode_all(tree: Tree, names: Sequence[str], where: Path) -> np.ndarray:
+def decode_all(tree: Tree, names: Sequence[str], where: Path) -> np.ndarray:
+    """The images of these names, uint8 (n, 32, 32, 3); raises S11Error, naming the first, where
+    some cannot be used."""
     images = np.empty((len(names), SIDE, SIDE, 3), np.uint8)
     problems = []
     starts = range(0, len(names), _CHUNK)
     chunks = [[tree.files[n] for n in names[i : i + _CHUNK]] for i in starts]
-    with _mapper() as run, tqdm(total=len(names), desc="decoding", unit="img", disable=None) as bar:
-        for start, (decoded, wrong) in zip(starts, run(_decode_chunk, chunks), strict=True):
+    with (
+        process_mapper() as run,
+        tqdm(total=len(names), desc="decoding", unit="img", disable=None) as bar,
+    ):
+        for start, (decoded, wrong) in zip(starts, run(decode_chunk, chunks), strict=True):
             images[start : start + len(decoded)] = decoded
             problems += [(names[start + i], why) for i, why in wrong]
             bar.update(len(decoded))
@@ -91,7 +96,7 @@ def _decode_all(tree: Tree, names: Sequence[str], where: Path) -> np.ndarray:
 
 
 @contextmanager
-def _mapper() -> Iterator:
+def process_mapper() -> Iterator:
     """`map` over processes. Only Linux forks safely; elsewhere a process would run the caller's
     script again, so there the work stays in this one."""
     if sys.platform != "linux":
@@ -129,7 +134,8 @@ def _end_with_parent(alive: int, held: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _decode_chunk(files: Sequence[Path | bytes]) -> tuple[np.ndarray, list[tuple[int, str]]]:
+def decode_chunk(files: Sequence[Path | bytes]) -> tuple[np.ndarray, list[tuple[int, str]]]:
+    """The images, uint8 (n, 32, 32, 3), and the place and the fault of each that has one."""
     images = np.zeros((len(files), SIDE, SIDE, 3), np.uint8)
     wrong = []
     for i, file in enumerate(files):

@@ -13,7 +13,6 @@ from helpers import SMALL, ended, refused_data
 from s11_fastai import get_dls, s11_learner
 from s11_fastai.callbacks.stopping import StopOnDivergence
 from s11_fastai.errors import DivergedError, S11Error, Stopped
-from s11_fastai.learner import S11Learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.signals import StopSignals
@@ -76,14 +75,13 @@ def test_a_step_that_the_scaler_skipped_does_not_end_the_run(images, tmp_path):
 
 def test_weights_that_are_not_finite_are_no_good_checkpoint(argv, tmp_path, monkeypatch, capsys):
     """The last step's loss is finite, what it did to the weights is not."""
-    do_one_batch, count = S11Learner._do_one_batch, iter(range(100))
+    count = iter(range(100))
 
     def overflow(self):
-        do_one_batch(self)
         if next(count) == 2:
             self.model.fc.bias.data[0] = float("inf")
 
-    monkeypatch.setattr(S11Learner, "_do_one_batch", overflow)
+    monkeypatch.setattr(StopOnDivergence, "after_step", overflow, raising=False)
     code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
     assert code == 3
     assert "the weights became infinite or NaN by step 3" in said
@@ -129,7 +127,7 @@ def test_no_decoding_process_outlives_the_one_that_asked():
     context = multiprocessing.get_context("fork")
 
     def parent():
-        with folder._mapper() as run_all:
+        with folder.process_mapper() as run_all:
             # Each worker tells that it has begun, then waits for what never comes.
             list(run_all(_wait_forever, [held] * 2))
 
@@ -146,7 +144,7 @@ def test_no_decoding_process_outlives_the_one_that_asked():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
 def test_a_decoding_process_that_is_killed_is_told(image_folder, monkeypatch):
-    monkeypatch.setattr(folder, "_decode_chunk", _killed)
+    monkeypatch.setattr(folder, "decode_chunk", _killed)
     assert "for want of memory" in refused_data(image_folder)
 
 

@@ -116,7 +116,7 @@ def test_another_environment_goes_on_and_is_noted(undisturbed, tmp_path, monkeyp
 def test_another_revision_is_only_told(undisturbed, tmp_path, monkeypatch, capsys):
     whole, _, argv = undisturbed
     stopped(argv, tmp_path / "r", 3)
-    monkeypatch.setattr(environment, "_git_revision", lambda: "f" * 40)
+    monkeypatch.setattr(environment, "git_revision_of_code", lambda: "f" * 40)
     run.main(["--out", str(tmp_path / "r"), "--resume"])
     said = capsys.readouterr().out
     assert "git_revision was" in said

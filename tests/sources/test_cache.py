@@ -31,7 +31,7 @@ def test_a_second_start_reads_no_image_file(image_folder, monkeypatch):
     def decoded_again(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(folder, "_decode_all", decoded_again)
+    monkeypatch.setattr(folder, "decode_all", decoded_again)
     second = load_images(image_folder)
     np.testing.assert_array_equal(first.train.images, second.train.images)
     assert second.name == first.name
@@ -42,7 +42,7 @@ def test_a_second_start_reads_no_image_file(image_folder, monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the processes are forked")
 def test_of_processes_that_start_at_once_one_decodes_and_all_get_the_same(image_folder, tmp_path):
-    decode_all, at_once = folder._decode_all, multiprocessing.get_context("fork").Barrier(4)
+    decode_all, at_once = folder.decode_all, multiprocessing.get_context("fork").Barrier(4)
 
     def counted(*args):
         with (tmp_path / "decoded").open("a") as file:
@@ -50,7 +50,7 @@ def test_of_processes_that_start_at_once_one_decodes_and_all_get_the_same(image_
         return decode_all(*args)
 
     def work():
-        folder._decode_all = counted
+        folder.decode_all = counted
         at_once.wait(60)
         images = load_images(image_folder)
         return fingerprint(images.classes, images.train, images.valid)

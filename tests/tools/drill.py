@@ -32,7 +32,7 @@ from helpers import compare
 from PIL import Image
 
 # Here, so that no child has to: what the run imports as it goes.
-from s11_fastai import environment, lr_bounds, sources
+from s11_fastai import environment, lr_bounds, metrics, sources
 from s11_fastai.callbacks import checkpoint
 from s11_fastai.learner import S11Learner
 from s11_fastai.report import page as report
@@ -48,12 +48,12 @@ FLAGS = [
 SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
 # Where a run is hit: while these work.
 MOMENTS = {
-    "decoding": (folder, "_decode_all"),
-    "cache": (cache, "_write"),
+    "decoding": (folder, "decode_all"),
+    "cache": (cache, "write_cache"),
     "beginning": (runs.Run, "begin_or_resume"),
     "bounds": (lr_bounds, "bounds_of"),
-    "step": (S11Learner, "_do_one_batch"),
-    "evaluation": (S11Learner, "_do_epoch_validate"),
+    "step": (S11Learner, "one_batch"),
+    "evaluation": (metrics.Accuracy, "accumulate"),
     "checkpoint": (checkpoints.Checkpoints, "write"),
     "records": (lock.RunFolder, "write"),
     "weights": (lock.RunFolder, "write_tensors"),
@@ -156,8 +156,10 @@ def attempt(data: Path, top: Path, name: str, prepare: Callable[[], None]) -> in
             log = os.open(top / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            sources._fastai_path = lambda folder: top / "home" / folder
-            environment._git_revision = lambda: None  # somebody may work on the code meanwhile
+            sources.fastai_folder = lambda folder: top / "home" / folder
+            environment.git_revision_of_code = lambda: (
+                None
+            )  # somebody may work on the code meanwhile
             prepare()
             run.main([*FLAGS, "--data", str(data), "--out", str(top / name), "--resume"])
             code = 0

@@ -56,7 +56,7 @@ def main() -> int:
 def fuzz(top: Path, inputs: int, seed: int) -> Counter:
     """How many inputs of each target ended how."""
     rng, ends = random.Random(seed), Counter()
-    sources._fastai_path = lambda folder: top / "home" / folder
+    sources.fastai_folder = lambda folder: top / "home" / folder
     targets = make_targets(top / "files")
     for i in range(inputs):
         file, target = targets[list(targets)[i % len(targets)]]
@@ -138,7 +138,7 @@ def make_targets(top: Path) -> dict[str, tuple[Path, Target]]:
         "plain": Path(shutil.make_archive(str(top / "plain"), "tar", pets)),
     }
     whole = load_images(pets)
-    cache._write(top / "key.safetensors", "key", whole)
+    cache.write_cache(top / "key.safetensors", "key", whole)
     run = make_run(top / "run")
     return {
         "tar.gz": (archives["packed"], same_images(whole)),

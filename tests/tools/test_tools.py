@@ -57,7 +57,7 @@ def test_no_killed_run_is_lost_of_many():
 
 
 def test_no_damaged_file_does_harm(tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz.sources, "_fastai_path", None)  # so that it is put back
+    monkeypatch.setattr(fuzz.sources, "fastai_folder", None)  # so that it is put back
     ends = fuzz.fuzz(tmp_path, 240, seed=1)
     assert ends.total() == 240
     assert sum(n for (_, end), n in ends.items() if end == "plain error") > 60
@@ -65,7 +65,7 @@ def test_no_damaged_file_does_harm(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_no_damaged_file_of_many_does_harm(tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz.sources, "_fastai_path", None)
+    monkeypatch.setattr(fuzz.sources, "fastai_folder", None)
     assert fuzz.fuzz(tmp_path, 2000, seed=0).total() == 2000
 
 
