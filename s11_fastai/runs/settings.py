@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -117,6 +118,7 @@ class Settings:
         ]
 
 
+@cache
 def setting_kinds() -> dict[str, type]:
     """The type of each setting's value, apart from None."""
     hints = get_type_hints(Settings)
