@@ -20,6 +20,7 @@ from fastai.learner import Learner
 
 import s11_fastai as s11
 from benchmark.timing import wait_for
+from s11_fastai.runs.load import learner_of
 from s11_fastai.runs.run import Run
 from s11_fastai.runs.settings import Settings
 from s11_fastai.signals import StopSignals
@@ -64,15 +65,7 @@ def begun_run(images: ImageSet, settings: Settings) -> Iterator[Run]:
         s11.claim(Path(scratch) / "run") as folder,
     ):
         s11.set_seed(settings.seed)
-        dls = s11.get_dls(images, settings.bs, seed=settings.seed, device=processes.device)
-        learn = s11.s11_learner(
-            dls,
-            s11.S11ResNet(dls.c, settings.width, settings.logit_scale),
-            momentum=settings.momentum,
-            wd=settings.wd,
-            label_smoothing=settings.label_smoothing,
-            precision=settings.precision,
-        )
+        learn = learner_of(settings, images, processes.device)
         run = s11.start_run(folder, settings, learn, images, processes, signals, math.inf)
         assert isinstance(run, Run)
         yield run

@@ -15,6 +15,7 @@ from s11_fastai.learner import S11Learner, s11_learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import Records, read_records
+from s11_fastai.runs.settings import Settings
 from s11_fastai.sources import ImageSet, load_images
 from s11_fastai.storage import Damaged, read_tensors
 
@@ -40,27 +41,31 @@ def load_run(
     state = _weights(records, weights)
     settings = records.settings
     images = _images(records, settings.data if data is None else data)
-    dls = get_dls(images, settings.bs, seed=settings.seed, device=pick_device(device))
-    model = S11ResNet(dls.c, settings.width, settings.logit_scale)
+    learn = learner_of(settings, images, pick_device(device))
     try:
-        model.load_state_dict(state)
+        learn.model.load_state_dict(state)
     except RuntimeError as error:
         raise S11Error(
-            f"{path} has weights of another network than width {settings.width} and {dls.c} "
+            f"{path} has weights of another network than width {settings.width} and {learn.dls.c} "
             "classes make: its files do not belong together"
         ) from error
     # As it was trained: the other order of memory gives other last digits.
-    model.eval().to(dls.device).to(memory_format=torch.channels_last)
-    learn = s11_learner(
+    learn.model.eval().to(learn.dls.device).to(memory_format=torch.channels_last)
+    _fill_recorder(learn, records)
+    return learn
+
+
+def learner_of(settings: Settings, images: ImageSet, device: torch.device) -> S11Learner:
+    """The Learner that the settings of a run describe, as `run.py` makes it; fresh weights."""
+    dls = get_dls(images, settings.bs, seed=settings.seed, device=device)
+    return s11_learner(
         dls,
-        model,
+        S11ResNet(dls.c, settings.width, settings.logit_scale),
         momentum=settings.momentum,
         wd=settings.wd,
         label_smoothing=settings.label_smoothing,
         precision=settings.precision,
     )
-    _fill_recorder(learn, records)
-    return learn
 
 
 def _images(records: Records, data: str | Path | None) -> ImageSet:
