@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from s11_fastai.errors import DivergedError, S11Error, Stopped, printable
@@ -185,4 +186,13 @@ def _exit(prog: str, message: str, code: int) -> NoReturn:
     if message:
         with suppress(OSError):  # whoever read it may be gone
             print(f"{prog}: {printable(message)}", file=sys.stderr)
+    if sys.flags.interactive:  # Python goes on to a prompt, and would show where this is
+        sys.excepthook = _show_errors_alone
     sys.exit(code)
+
+
+def _show_errors_alone(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if kind is not SystemExit:
+        sys.__excepthook__(kind, error, traceback)

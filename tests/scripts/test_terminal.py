@@ -11,6 +11,7 @@ import threading
 import run
 from helpers import BOUNDS, ROOT, SMALL, help_without_heavy_imports
 
+from s11_fastai import load_run
 from s11_fastai.cli import run_flags
 
 
@@ -71,6 +72,37 @@ def test_at_a_prompt_there_is_a_bar_and_then_learn(pets, tmp_path):
     assert "loss=" in seen
     assert "Traceback" not in seen
     assert printed.splitlines()[-1] == "12"
+
+
+def at_a_prompt(*argv, typed=""):
+    """What `python -i experiments/run.py` printed, and said on stderr, where this was typed."""
+    done = subprocess.run(
+        [sys.executable, "-i", "experiments/run.py", *map(str, argv)],
+        cwd=ROOT,
+        env=environment(),
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.stdout, done.stderr
+
+
+def test_a_finished_run_is_opened_at_a_prompt(finished):
+    printed, said = at_a_prompt(
+        *("--out", finished[0], "--resume"), typed="print(learn.predict(0)[2].tolist())\n"
+    )
+    assert "is finished: final accuracy" in printed.splitlines()[0]
+    assert printed.splitlines()[-1] == str(load_run(finished[0]).predict(0)[2].tolist())
+    assert "Traceback" not in said
+
+
+def test_an_error_at_a_prompt_is_one_line_too(tmp_path):
+    _, said = at_a_prompt("--out", tmp_path, "--epochs", "1")
+    assert said.splitlines()[0].startswith("run.py: --epochs 1 must be above --peak-epoch 5")
+    assert "Traceback" not in said
+    _, said = at_a_prompt("--epochs", "1", typed="1 / 0\n")
+    assert "ZeroDivisionError" in said
 
 
 def test_help_needs_nothing_heavy():
