@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
                     bounds.lr_max,
                     div=bounds.ratio,
                     div_final=bounds.ratio,
-                    pct_start=settings.peak_epoch / settings.epochs,
+                    pct_start=settings.pct_start,
                     cbs=[*run.callbacks(), *report.callbacks()],
                 )
                 run.finish(report.draw)

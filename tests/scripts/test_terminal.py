@@ -8,6 +8,7 @@ import sys
 import termios
 import threading
 
+import pytest
 import run
 from helpers import BOUNDS, ROOT, SMALL, help_without_heavy_imports
 
@@ -98,10 +99,10 @@ def test_a_finished_run_is_opened_at_a_prompt(finished):
 
 
 def test_an_error_at_a_prompt_is_one_line_too(tmp_path):
-    _, said = at_a_prompt("--out", tmp_path, "--epochs", "1")
-    assert said.splitlines()[0].startswith("run.py: --epochs 1 must be above --peak-epoch 5")
+    _, said = at_a_prompt("--out", tmp_path, "--bs", "0")
+    assert said.splitlines()[0].startswith("run.py: --bs must be 1 or more")
     assert "Traceback" not in said
-    _, said = at_a_prompt("--epochs", "1", typed="1 / 0\n")
+    _, said = at_a_prompt("--bs", "0", typed="1 / 0\n")
     assert "ZeroDivisionError" in said
 
 
@@ -114,3 +115,14 @@ def test_demo_is_three_flags_and_a_flag_beside_it_wins():
     assert (args.data, args.width, args.bs) == ("digits", 16, 8)
     args, _ = run_flags([])
     assert (args.data, args.width, args.bs, args.epochs, args.peak_epoch) == (None, 64, 512, 24, 5)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "peak", "pct_start"),
+    [(24, 5, 5 / 24), (1, None, 5 / 24), (2, 1, 1 / 2), (3, 1, 1 / 3), (10, 2, 1 / 5)],
+)
+def test_the_peak_comes_in_proportion_unless_it_is_given(epochs, peak, pct_start):
+    settings, _ = run_flags(["--epochs", str(epochs)])
+    assert (settings.peak_epoch, settings.pct_start) == (peak, pct_start)
+    settings, _ = run_flags(["--epochs", "24", "--peak-epoch", "7"])
+    assert settings.pct_start == 7 / 24
