@@ -133,6 +133,11 @@ def _readable(size: str) -> str:
     return f"{int(number) / 2**30:,.1f} GiB" if unit == "bytes" else size
 
 
+def path_flag(word: str) -> Path:
+    """The path that a flag names; a shell leaves ~ as it is in --out=~/run."""
+    return Path(os.path.expanduser(word))
+
+
 def as_flags(message: str) -> str:
     """The message with the names of parameters, which stand in backticks, as flags."""
     names = {name: flag(name) for name in setting_kinds()} | _FLAGS
@@ -170,6 +175,8 @@ def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
     options = Options(*(given.pop(name) for name in Options._fields))
     if given.pop("demo", False):
         given = DEMO | given
+    if given.get("data") not in (None, "", "digits"):
+        given["data"] = os.path.abspath(os.path.expanduser(given["data"]))
     if options.resume and options.out is None:
         raise S11Error("--resume needs --out: name the folder of the run")
     if not 0 <= options.checkpoint_minutes < math.inf:
@@ -200,7 +207,7 @@ def _parser() -> Parser:
         )
     add(
         "--out",
-        type=Path,
+        type=path_flag,
         default=None,
         help="the run's folder (default runs/<date>-<time>-<data>)",
     )

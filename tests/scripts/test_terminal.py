@@ -126,3 +126,14 @@ def test_the_peak_comes_in_proportion_unless_it_is_given(epochs, peak, pct_start
     assert (settings.peak_epoch, settings.pct_start) == (peak, pct_start)
     settings, _ = run_flags(["--epochs", "24", "--peak-epoch", "7"])
     assert settings.pct_start == 7 / 24
+
+
+def test_paths_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    settings, options = run_flags(["--data", "images", "--out=~/run"])
+    assert settings.data == str(tmp_path / "images")
+    assert options.out == tmp_path / "home/run"
+    settings, _ = run_flags(["--data", "~/images"])
+    assert settings.data == str(tmp_path / "home/images")
+    assert run_flags(["--data", "digits"])[0].data == "digits"
