@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from s11_fastai.errors import DivergedError, S11Error, Stopped, printable
-from s11_fastai.runs.settings import Settings, read_config, setting_kinds, updated
+from s11_fastai.runs.settings import RECIPES, Settings, read_config, setting_kinds, updated
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import lasting_streams
 
@@ -173,8 +173,8 @@ def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
     """
     given = vars(_parser().parse_args(argv))
     options = Options(*(given.pop(name) for name in Options._fields))
-    if given.pop("demo", False):
-        given = DEMO | given
+    for short in (RECIPES.get(given.pop("recipe", "")), given.pop("demo", False) and DEMO):
+        given = (short or {}) | given
     if given.get("data") not in (None, "", "digits"):
         given["data"] = os.path.abspath(os.path.expanduser(given["data"]))
     if options.resume and options.out is None:
@@ -195,6 +195,13 @@ def _parser() -> Parser:
     add = parser.add_argument
     short = " ".join(words_of(DEMO))
     add("--demo", action="store_true", default=argparse.SUPPRESS, help=f"short for {short}")
+    long = "; ".join(f"{name}: {' '.join(words_of(all_))}" for name, all_ in RECIPES.items())
+    add(
+        "--recipe",
+        choices=RECIPES,
+        default=argparse.SUPPRESS,
+        help=f"settings that belong together ({long})",
+    )
     kinds = setting_kinds()
     for each in fields(Settings):
         default = "" if each.default is None else f" (default {each.default})"

@@ -117,6 +117,14 @@ def test_demo_is_three_flags_and_a_flag_beside_it_wins():
     assert (args.data, args.width, args.bs, args.epochs, args.peak_epoch) == (None, 64, 512, 24, 5)
 
 
+def test_a_recipe_is_short_for_its_settings_and_a_flag_beside_it_wins():
+    settings, _ = run_flags(["--recipe", "reference", "--lr-max", "0.1", "--demo"])
+    assert (settings.momentum, settings.wd, settings.lr_min) == (0.95, 0, 0.00088)
+    assert (settings.lr_max, settings.width) == (0.1, 16)
+    with pytest.raises(SystemExit):
+        run_flags(["--recipe", "another"])
+
+
 @pytest.mark.parametrize(
     ("epochs", "peak", "pct_start"),
     [(24, 5, 5 / 24), (1, None, 5 / 24), (2, 1, 1 / 2), (3, 1, 1 / 3), (10, 2, 1 / 5)],
