@@ -32,13 +32,14 @@ def compare(args: argparse.Namespace) -> None:
     from s11_fastai.plots import plot_comparison
     from s11_fastai.report.pictures import write_figure
     from s11_fastai.runs.records import read_records
+    from s11_fastai.storage import Folder
 
     groups = group_by_settings([read_records(path) for path in args.runs])
     print(printable(format_table(groups)))
     lines = [line for group in groups if (line := curves_of(group))]
     if not lines:
         raise S11Error("no epoch of these runs is over: there is no curve to draw")
-    write_figure(args.out, plot_comparison(lines))
+    write_figure(Folder(args.out.parent), args.out.name, plot_comparison(lines))
     print(f"their curves are in {args.out}")
 
 

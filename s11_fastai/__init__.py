@@ -33,7 +33,6 @@ _HOME = {
     "say": "s11_fastai.callbacks.progress",
     "set_seed": "fastai.torch_core",
     "start_run": "s11_fastai.runs.run",
-    "summary": "s11_fastai.callbacks.progress",
 }
 __all__ = list(_HOME)
 

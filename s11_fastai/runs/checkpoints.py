@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from s11_fastai.errors import S11Error
-from s11_fastai.storage import Damaged, pack, read_tensors, unpack, write_tensors
+from s11_fastai.storage import Damaged, Folder, pack, read_tensors, unpack
 
 FORMAT = "s11-checkpoint-2"
 
@@ -17,8 +17,9 @@ class Checkpoints:
     its file. `damaged` has a word on each file that `newest` passed over.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path | Folder) -> None:
+        self.folder = path if isinstance(path, Folder) else Folder(path)
+        self.path = self.folder.path
         self.good: list[str] = []
         self.damaged: list[str] = []
 
@@ -26,17 +27,23 @@ class Checkpoints:
         """Write a state and let all but the last one before it go. Raises OSError."""
         name = f"epoch-{state['epoch']:06d}-batch-{state['batch']:06d}.safetensors"
         tensors, values = pack(state)
-        write_tensors(self.path / name, tensors, {"format": FORMAT, "state": values})
+        self.folder.write_tensors(name, tensors, {"format": FORMAT, "state": values})
         self.good = [*[kept for kept in self.good if kept != name][-1:], name]
-        for file in self._files():
-            if file.name not in self.good:
-                file.unlink(missing_ok=True)
+        self.folder.remove(*(file.name for file in self._files() if file.name not in self.good))
+
+    def remove(self) -> None:
+        """Let all of them go, and their folder where nothing else is in it. Raises OSError."""
+        self.good = []
+        if self.path.exists():
+            self.folder.remove(*(file.name for file in self._files()))
+            self.folder.remove_if_empty()
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state that is whole, or None where there is no file.
 
         Raises S11Error where no file is whole, or the newest that is has another format.
         """
+        self.folder.check()  # what cannot be written to need not be read
         self.damaged, files = [], self._files()
         while files:
             try:
