@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> None:
 def interpret(args: argparse.Namespace) -> None:
     """All pictures once an epoch is over, and the page in any case."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
-    from s11_fastai import load_run
+    from s11_fastai import load_run, say
     from s11_fastai.report.page import write_page
     from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records, images_of
     from s11_fastai.runs.lock import opened
@@ -31,7 +31,7 @@ def interpret(args: argparse.Namespace) -> None:
             draw_records(folder, records)
             draw_predictions(folder, learn, seed)
         page = write_page(folder, records, "finished" if records.results else "stopped")
-    print(f"the pictures are in {args.run / 'figures'}; the page is {page}")
+    say(f"the pictures are in {args.run / 'figures'}; the page is {page}")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -19,9 +19,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from s11_fastai.errors import DivergedError, S11Error, Stopped, printable
+from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.runs.settings import Settings, read_config, setting_kinds, updated
 from s11_fastai.signals import StopSignals
+from s11_fastai.terminal import one_line
 
 _OTHER_PLACE = "mend the permissions or choose another place"
 _REMEDIES = {
@@ -54,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line on stderr, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; --help lists the flags\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}; --help lists the flags\n")
 
 
 @contextmanager
@@ -184,5 +185,5 @@ def _go_on(script: str, error: BaseException, argv: list[str] | None) -> str:
 def _exit(prog: str, message: str, code: int) -> NoReturn:
     if message:
         with suppress(OSError):  # whoever read it may be gone
-            print(f"{prog}: {printable(message)}", file=sys.stderr)
+            print(f"{prog}: {one_line(message)}", file=sys.stderr)
     sys.exit(code)

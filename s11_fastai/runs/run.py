@@ -14,7 +14,7 @@ from fastai.torch_core import get_model
 
 from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints, check_network
 from s11_fastai.callbacks.distributed import Processes, ShardBatches, check_shards
-from s11_fastai.callbacks.progress import EpochTable, StepBar, TimeEstimate, say, summary
+from s11_fastai.callbacks.progress import EpochTable, StepBar, TimeEstimate, summary
 from s11_fastai.callbacks.recording import EpochRow, RecordEpochs, StepRow, best_of
 from s11_fastai.callbacks.stopping import StopOnDivergence, StopOnSignal
 from s11_fastai.environment import environment
@@ -28,6 +28,7 @@ from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.runs.whole import read_whole
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import ImageSet
+from s11_fastai.terminal import say
 
 
 def start_run(

@@ -35,7 +35,7 @@ def elsewhere(tmp_path):
 @pytest.fixture
 def few_pictures(monkeypatch):
     """A tiny one of each kind in place of all."""
-    few = [p for p in pictures.PICTURES if p.name in ("samples", "loss", "misclassified")]
+    few = [p for p in pictures.PICTURES if p.name in ("samples", "loss")]
     tiny = [p.__class__(p.name, p.source, lambda _: Figure((1, 1)), p.caption) for p in few]
     monkeypatch.setattr(pictures, "PICTURES", tuple(tiny))
 
@@ -78,7 +78,7 @@ def test_a_file_in_it_that_is_a_link_is_replaced(undisturbed, half, elsewhere, f
     interpret.main([str(half)])
     assert contents(elsewhere)[precious] == b"mine"
     again = ("history.csv", "steps.csv", "best.safetensors", "lr_bounds.json", "env.json")
-    after = ("model.safetensors", "results.json", "figures/misclassified.png")
+    after = ("model.safetensors", "results.json")
     for name in ("report.html", "figures/samples.png", ".pid", *again, *after):
         (half / name).unlink(missing_ok=True)
         (half / name).symlink_to(precious)
