@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line
 from s11_fastai.errors import S11Error
-from s11_fastai.terminal import say
+from s11_fastai.streams import say
 
 if TYPE_CHECKING:
     import torch

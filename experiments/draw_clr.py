@@ -4,7 +4,7 @@ from pathlib import Path
 
 from s11_fastai.cli import Parser, command_line
 from s11_fastai.errors import S11Error
-from s11_fastai.terminal import say
+from s11_fastai.streams import say
 
 
 def main(argv: list[str] | None = None) -> None:

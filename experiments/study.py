@@ -29,7 +29,7 @@ from typing import NamedTuple
 from s11_fastai.cli import Parser, command_line
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.signals import StopSignals
-from s11_fastai.terminal import say
+from s11_fastai.streams import say
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = (

@@ -32,6 +32,10 @@ class LRBounds:
     lrs: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
 
+    def __repr__(self) -> str:
+        found = f"a range test of {len(self.lrs)} steps" if self.lrs else "given by hand"
+        return f"LRBounds(lr_min={self.lr_min:.4g}, lr_max={self.lr_max:.4g}, {found})"
+
     @property
     def ratio(self) -> float:
         """How many times the lower bound the upper one is: `div` and `div_final` of one cycle."""
@@ -46,10 +50,10 @@ def find_lr_bounds(
 ) -> LRBounds:
     """Run fastai's range test for `num_it` steps, choose the bounds by `bounds_of`, leave no trace.
 
-    Nothing is written to disk. A bound that is given is kept; where both are, no test is run. Weights, buffers, optimiser,
+    A bound that is given is kept; where both are, no test is run. Weights, buffers, optimiser,
     recorder, loaders and every random number generator are as before when it returns, and also
-    when it fails. Raises S11Error as `bounds_of` does, and where the bound that was found lies on
-    the wrong side of the given one.
+    when it fails; nothing is written to disk. Raises S11Error as `bounds_of` does, and where the
+    bound that was found lies on the wrong side of the given one.
     """
     if lr_min and lr_max:
         if lr_min >= lr_max:

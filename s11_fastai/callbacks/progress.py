@@ -10,7 +10,7 @@ from tqdm import tqdm
 from s11_fastai.callbacks.checkpoint import SaveCheckpoints
 from s11_fastai.callbacks.recording import RecordEpochs, best_of
 from s11_fastai.callbacks.stopping import batches_between_looks
-from s11_fastai.terminal import say
+from s11_fastai.streams import say
 
 
 class EpochTable(Callback):

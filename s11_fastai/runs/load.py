@@ -15,7 +15,7 @@ from s11_fastai.model import S11ResNet
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import WAY_BACK, Records, read_records
 from s11_fastai.runs.settings import Settings
-from s11_fastai.runs.whole import WEIGHTS, Which, read_weights
+from s11_fastai.runs.whole import WEIGHTS, Which, weights_in
 from s11_fastai.sources import ImageSet, load_images
 
 
@@ -80,7 +80,7 @@ def _images(records: Records, data: str | Path | None) -> ImageSet:
 
 
 def _weights(records: Records, which: Which) -> dict[str, Tensor]:
-    weights = read_weights(records.path, which)
+    weights = weights_in(records.path, which)
     if weights is not None:
         return weights
     if records.results:

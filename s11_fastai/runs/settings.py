@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from s11_fastai.errors import S11Error
+
+_PEAK = 5 / 24  # the assignment's
 
 
 class Check(NamedTuple):
@@ -25,8 +26,13 @@ def _at_least(least: int) -> Check:
     return Check(f"must be {least} or more", lambda value: value >= least)
 
 
-_ABOVE_0 = Check("must be a number above 0", lambda value: 0 < value < math.inf)
-_FROM_0 = Check("must be 0 or more", lambda value: 0 <= value < math.inf)
+# Beyond the bounds of these lie numbers that float32, memory or the names of files cannot hold.
+def _between(least: int, most: int) -> Check:
+    return Check(f"must lie between {least} and {most:,}", lambda value: least <= value <= most)
+
+
+_ABOVE_0 = Check("must be above 0 and at most 1,000,000", lambda value: 0 < value <= 1e6)
+_FROM_0 = Check("must lie between 0 and 1,000,000", lambda value: 0 <= value <= 1e6)
 _IN_0_1 = Check("must lie between 0 and 1", lambda value: 0 < value < 1)
 _BELOW_1 = Check("must be 0 or more and below 1", lambda value: 0 <= value < 1)
 _SEED = Check("must be 0 or more and below 2**63", lambda value: 0 <= value < 2**63)
@@ -56,15 +62,17 @@ class Settings:
         "a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10)",
         may_change=True,
     )
-    epochs: int = _setting(24, "passes over the training images")
-    bs: int = _setting(512, "images a batch", _at_least(1))
-    width: int = _setting(64, "channels of the first layer", _at_least(1))
+    epochs: int = _setting(24, "passes over the training images", _between(1, 100_000))
+    bs: int = _setting(512, "images a batch", _between(1, 1_000_000))
+    width: int = _setting(64, "channels of the first layer", _between(1, 1024))
     seed: int = _setting(0, "random seed of weights, order and augmentation", _SEED)
     lr_min: float | None = _setting(
         None, "lr at both ends of the cycle (default: by the range test)", _ABOVE_0
     )
     lr_max: float | None = _setting(None, "lr at the peak (default: by the range test)", _ABOVE_0)
-    peak_epoch: int = _setting(5, "the peak comes after this epoch", _at_least(1))
+    peak_epoch: int | None = _setting(
+        None, "the peak comes after this epoch (default: 5 of 24, in proportion)", _at_least(1)
+    )
     momentum: float = _setting(0.9, "Nesterov momentum of SGD", _IN_0_1)
     wd: float = _setting(5e-4, "weight decay of every parameter", _FROM_0)
     label_smoothing: float = _setting(0.0, "part of a label spread over all classes", _BELOW_1)
@@ -87,11 +95,18 @@ class Settings:
                 raise S11Error(f"`{each.name}` {check.words}, not {value}")
         if self.lr_min and self.lr_max and self.lr_min >= self.lr_max:
             raise S11Error(f"`lr_min` {self.lr_min:g} must be below `lr_max` {self.lr_max:g}")
-        if self.epochs <= self.peak_epoch:
+        if self.peak_epoch is None and self.epochs > 1:
+            object.__setattr__(self, "peak_epoch", max(1, round(_PEAK * self.epochs)))
+        if self.peak_epoch and self.epochs <= self.peak_epoch:
             raise S11Error(
                 f"`epochs` {self.epochs} must be above `peak_epoch` {self.peak_epoch}: give more "
                 "epochs or an earlier peak"
             )
+
+    @property
+    def pct_start(self) -> float:
+        """The part of the run after which the peak comes; that of a single epoch lies within it."""
+        return self.peak_epoch / self.epochs if self.peak_epoch else _PEAK
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Settings:

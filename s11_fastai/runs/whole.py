@@ -13,7 +13,7 @@ Which = Literal["final", "best"]
 WEIGHTS: dict[Which, str] = {"final": "model.safetensors", "best": "best.safetensors"}
 
 
-def read_weights(path: Path, which: Which) -> dict[str, Tensor] | None:
+def weights_in(path: Path, which: Which) -> dict[str, Tensor] | None:
     """The weights in the folder of a run, None where there is no file of them.
 
     Raises S11Error where the file is damaged.
@@ -37,7 +37,7 @@ def read_whole(path: Path) -> tuple[Records, dict[str, Tensor], dict[str, Tensor
     over, of = len(records.history), records.settings.epochs
     if over != of:
         raise S11Error(f"{path}: its tables hold {over} of {of} epochs; {WAY_BACK}")
-    final, best = (read_weights(path, which) for which in WEIGHTS)
+    final, best = (weights_in(path, which) for which in WEIGHTS)
     if final is None or best is None:
         missing = WEIGHTS["best" if final else "final"]
         raise S11Error(f"{path}: {missing} is missing; {WAY_BACK}")

@@ -12,7 +12,7 @@ from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.download import download
 from s11_fastai.sources.folder import is_image_folder, read_image_folder
 from s11_fastai.sources.imageset import ImageSet, Split, fingerprint
-from s11_fastai.terminal import printable
+from s11_fastai.streams import printable
 
 __all__ = ["ImageSet", "Split", "load_images"]
 
