@@ -110,11 +110,11 @@ def fails(nth: int, code: int, lasting: bool = False) -> Strike:
     return strike
 
 
-def kills(nth: int) -> Strike:
-    """The process is killed before the nth change, and so right after the one before it."""
+def kills(nth: int, which: signal.Signals = signal.SIGKILL) -> Strike:
+    """A signal comes before the nth change, and so right after the one before it."""
 
     def strike(n: int, _write: Write) -> None:
         if n == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), which)
 
     return strike
