@@ -88,7 +88,10 @@ class _RangeTest(LRFinder):
     """
 
     name = "lr_finder"  # by which other callbacks know that this is no training
-    before_fit = ParamScheduler.before_fit
+
+    def before_fit(self) -> None:
+        ParamScheduler.before_fit(self)
+        self.best_loss = float("inf")
 
     def after_fit(self) -> None:
         self.learn.opt.zero_grad()

@@ -29,13 +29,13 @@ class Checkpoints:
         tensors, values = pack(state)
         self.folder.write_tensors(name, tensors, {"format": FORMAT, "state": values})
         self.good = [*[kept for kept in self.good if kept != name][-1:], name]
-        self.folder.remove(*(file.name for file in self._files() if file.name not in self.good))
+        self.folder.remove(*(old for old in self.names() if old not in self.good))
 
     def remove(self) -> None:
         """Let all of them go, and their folder where nothing else is in it. Raises OSError."""
         self.good = []
         if self.path.exists():
-            self.folder.remove(*(file.name for file in self._files()))
+            self.folder.remove(*self.names())
             self.folder.remove_if_empty()
 
     def newest(self) -> dict[str, Any] | None:
@@ -44,16 +44,16 @@ class Checkpoints:
         Raises S11Error where no file is whole, or the newest that is has another format.
         """
         self.folder.check()  # what cannot be written to need not be read
-        self.damaged, files = [], self._files()
-        while files:
+        self.damaged, names = [], self.names()
+        while names:
             try:
-                tensors, values = read_tensors(files[-1])
-            except Damaged as error:
+                tensors, values = read_tensors(self.path / names[-1])
+            except (Damaged, OSError) as error:
                 self.damaged.append(str(error))
-                files.pop()
+                names.pop()
                 continue
-            self.good = [kept.name for kept in files[-2:]]
-            return self._state(files[-1], tensors, values)
+            self.good = names[-2:]
+            return self._state(self.path / names[-1], tensors, values)
         if self.damaged:
             raise S11Error(
                 f"{self.path} holds no checkpoint that can be read ({'; '.join(self.damaged)}): "
@@ -75,5 +75,6 @@ class Checkpoints:
                 f"{file} is no checkpoint of a fit ({type(error).__name__}): choose another folder"
             ) from error
 
-    def _files(self) -> list[Path]:
-        return sorted(self.path.glob("epoch-*-batch-*.safetensors"))
+    def names(self) -> list[str]:
+        """Those of all files, from the oldest to the newest."""
+        return sorted(file.name for file in self.path.glob("epoch-*-batch-*.safetensors"))

@@ -64,7 +64,7 @@ def claim(path: Path, *, resume: bool = False, is_main: bool = True) -> Iterator
         return
     results = read_results(path) if resume else None
     flaw = _flaw_of(path) if results else ""
-    if results and not (flaw and _checkpoints(path)):
+    if results and not (flaw and Checkpoints(path / "checkpoint").names()):
         yield RunFolder(path, _last_word(path, results, flaw))
         return
     _check_place(path)
@@ -91,14 +91,11 @@ def _flaw_of(path: Path) -> str:
 
 def _last_word(path: Path, results: dict, flaw: str) -> str:
     """What there is to say of a finished run, once what its process may have left is gone."""
-    if not flaw and (_checkpoints(path) or (path / _PID).exists()):
+    left = [name for name in ("checkpoint", _PID) if (path / name).exists()]
+    if left and not flaw:
         with suppress(OSError, S11Error), locked(path) as folder:
             Checkpoints(folder.sub("checkpoint")).remove()
     return f"{path} is finished: {summary(results)}" + (f"\n{flaw}" if flaw else "")
-
-
-def _checkpoints(path: Path) -> bool:
-    return (path / "checkpoint").exists()
 
 
 @contextmanager
