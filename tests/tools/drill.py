@@ -119,32 +119,33 @@ def at_random(top: Path, most: int, rng: random.Random) -> int:
 
 def at_every_change(top: Path, how: str, lasting: bool) -> int:
     """A run for each change on disk that an undisturbed one makes, struck there and resumed."""
-    data, began = write_digits(top / "digits", FEW_IMAGES), time.monotonic()
+    data, began, ends = write_digits(top / "digits", FEW_IMAGES), time.monotonic(), Counter()
     FLAGS.extend(FEW_CHANGES)
     figures.PICTURES = tuple(replace(p, draw=lambda _: Figure((1, 1))) for p in figures.PICTURES)
-    changes, ends = undisturbed(data, top)["change"], Counter()
-    for n in range(len(changes)):
-        for left in ("run", "home"):
-            shutil.rmtree(top / left, ignore_errors=True)
+    changes = len(undisturbed(data, top)["change"])
+    for n in range(changes):
         strike = kills(n) if how == "kill" else fails(n, getattr(errno, how), lasting)
-        status = attempt(data, top, "run", lambda strike=strike: strikes(top, strike))
-        log = (top / "log").read_text()
-        assert status in ({-signal.SIGKILL} if how == "kill" else {0, 2}), (n, status, log)
-        assert "Traceback" not in log, (n, log)
-        assert status != 2 or log.splitlines()[-1].startswith("run.py: "), (n, log)
-        ends[status] += 1
-        resumed = attempt(data, top, "run", lambda: None)
-        assert resumed == 0, (n, (top / "log").read_text())
+        ends[one_struck(data, top, strike)] += 1
         if lost(top, f"by change {n}"):
             return 1
-    said = ", ".join(f"{n} with {status}" for status, n in sorted(ends.items()))
-    seconds = time.monotonic() - began
-    print(
-        f"{how}{' lasting' * lasting} at each of {len(changes)} changes: runs ended {said}; ",
-        end="",
-    )
-    print(f"none lost, {seconds:.0f} s")
+    said = ", ".join(f"{n} ended with {status}" for status, n in sorted(ends.items()))
+    what = f"{how}{' and all after it' * lasting} at each of {changes} changes"
+    print(f"{what}: {said}; none lost, {time.monotonic() - began:.0f} s")
     return 0
+
+
+def one_struck(data: Path, top: Path, strike: Strike) -> int:
+    """The exit code of a run that was struck, once it has gone on to its end."""
+    for left in ("run", "home"):
+        shutil.rmtree(top / left, ignore_errors=True)
+    status = attempt(data, top, "run", lambda: strikes(top, strike))
+    log = (top / "log").read_text()
+    assert status in (-signal.SIGKILL, 0, 2), (status, log)
+    assert "Traceback" not in log, log
+    assert status != 2 or log.splitlines()[-1].startswith("run.py: "), log
+    resumed = attempt(data, top, "run", lambda: None)
+    assert resumed == 0, (top / "log").read_text()
+    return status
 
 
 def lost(top: Path, when: str) -> bool:
