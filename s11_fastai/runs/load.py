@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
 
 import torch
 from fastcore.foundation import L
@@ -15,16 +14,16 @@ from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner, s11_learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.runs.checkpoints import Checkpoints
-from s11_fastai.runs.records import Records, read_records
+from s11_fastai.runs.records import WAY_BACK, Records, read_records
 from s11_fastai.runs.settings import Settings
+from s11_fastai.runs.whole import WEIGHTS, Which, weights_in
 from s11_fastai.sources import ImageSet, load_images
-from s11_fastai.storage import Damaged, read_tensors
 
 
 def load_run(
     path: str | Path,
     *,
-    weights: Literal["final", "best"] = "final",
+    weights: Which = "final",
     data: str | Path | None = None,
     device: str | None = None,
 ) -> S11Learner:
@@ -36,7 +35,7 @@ def load_run(
     S11Error for a folder that holds no run, other images, and weights that are missing, damaged or
     of another network.
     """
-    if weights not in ("final", "best"):
+    if weights not in WEIGHTS:
         raise S11Error(f'weights= must be "final" or "best", not {weights!r}')
     records = read_records(Path(path))
     state = _weights(records, weights)
@@ -85,17 +84,13 @@ def _images(records: Records, data: str | Path | None) -> ImageSet:
     return images.hold_out(holdout) if holdout else images
 
 
-def _weights(records: Records, which: str) -> dict[str, Tensor]:
-    name = "best.safetensors" if which == "best" else "model.safetensors"
-    path = records.path / name
-    try:
-        if path.exists():
-            return {key: value.clone() for key, value in read_tensors(path)[0].items()}
-        found = None if which == "best" else Checkpoints(records.path / "checkpoint").newest()
-    except Damaged as error:
-        raise S11Error(
-            f"{records.path}: {error}; resuming the run makes it again where there is a checkpoint"
-        ) from error
+def _weights(records: Records, which: Which) -> dict[str, Tensor]:
+    weights = weights_in(records.path, which)
+    if weights is not None:
+        return weights
+    if records.results:
+        raise S11Error(f"{records.path}: {WEIGHTS[which]} is missing; {WAY_BACK}")
+    found = None if which == "best" else Checkpoints(records.path / "checkpoint").newest()
     if not found:
         raise S11Error(f"{records.path} has no {which} weights yet: finish the run first")
     return found["learner"]["model"]

@@ -13,6 +13,11 @@ from s11_fastai.errors import S11Error
 from s11_fastai.lr_bounds import LRBounds
 from s11_fastai.runs.settings import Settings, read_config
 
+# What brings back a file of a run that is missing or damaged.
+WAY_BACK = (
+    "while the run has a checkpoint, resuming it writes it again; else bring back a copy, or make "
+    "the run again in another folder"
+)
 _RESULTS = {
     "params": int,
     "final_accuracy": float,
@@ -74,10 +79,15 @@ def holds_run(path: Path) -> bool:
     return (path / "config.json").exists()
 
 
-def read_records(path: Path) -> Records:
-    """The records in a run folder; raises S11Error for a folder that holds no run, or a damaged."""
+def check_holds_run(path: Path) -> None:
+    """Raise S11Error for a folder that holds no run."""
     if not holds_run(path):
         raise S11Error(f"{path} holds no run: give a folder that experiments/run.py has made")
+
+
+def read_records(path: Path) -> Records:
+    """The records in a run folder; raises S11Error for a folder that holds no run, or a damaged."""
+    check_holds_run(path)
     settings, env = read_config(path), readable(path / "env.json")
     history, steps = from_csv(EpochRow, path / "history.csv"), from_csv(StepRow, path / "steps.csv")
     images = env.get("train_images")
@@ -147,7 +157,4 @@ def from_csv(kind: type[Row], path: Path) -> list[Row]:
                 raise ValueError(f"its header is {header}")
             return [kind(int(first), *map(float, rest)) for first, *rest in rows]
     except (ValueError, TypeError, csv.Error) as error:
-        raise S11Error(
-            f"{path} is damaged ({error}): resuming the run writes it again where there is a "
-            "checkpoint"
-        ) from error
+        raise S11Error(f"{path} is damaged ({error}): {WAY_BACK}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -27,8 +26,13 @@ def _at_least(least: int) -> Check:
     return Check(f"must be {least} or more", lambda value: value >= least)
 
 
-_ABOVE_0 = Check("must be a number above 0", lambda value: 0 < value < math.inf)
-_FROM_0 = Check("must be 0 or more", lambda value: 0 <= value < math.inf)
+# Beyond the bounds of these lie numbers that float32, memory or the names of files cannot hold.
+def _between(least: int, most: int) -> Check:
+    return Check(f"must lie between {least} and {most:,}", lambda value: least <= value <= most)
+
+
+_ABOVE_0 = Check("must be above 0 and at most 1,000,000", lambda value: 0 < value <= 1e6)
+_FROM_0 = Check("must lie between 0 and 1,000,000", lambda value: 0 <= value <= 1e6)
 _IN_0_1 = Check("must lie between 0 and 1", lambda value: 0 < value < 1)
 _BELOW_1 = Check("must be 0 or more and below 1", lambda value: 0 <= value < 1)
 _SEED = Check("must be 0 or more and below 2**63", lambda value: 0 <= value < 2**63)
@@ -58,9 +62,9 @@ class Settings:
         "a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10)",
         may_change=True,
     )
-    epochs: int = _setting(24, "passes over the training images", _at_least(1))
-    bs: int = _setting(512, "images a batch", _at_least(1))
-    width: int = _setting(64, "channels of the first layer", _at_least(1))
+    epochs: int = _setting(24, "passes over the training images", _between(1, 100_000))
+    bs: int = _setting(512, "images a batch", _between(1, 1_000_000))
+    width: int = _setting(64, "channels of the first layer", _between(1, 1024))
     seed: int = _setting(0, "random seed of weights, order and augmentation", _SEED)
     lr_min: float | None = _setting(
         None, "lr at both ends of the cycle (default: by the range test)", _ABOVE_0

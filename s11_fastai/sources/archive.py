@@ -117,8 +117,9 @@ def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:
     drive = member.name[1:2] == ":"
     if name.is_absolute() or drive or ".." in name.parts or "\\" in member.name:
         raise S11Error(f"{archive}: the member {member.name!r} leads out of its folder; not read")
-    # A sparse file claims more bytes than the archive holds.
-    if not (member.isreg() or member.isdir()) or member.issparse():
+    # A sparse file claims more bytes than the archive holds; "." names no file.
+    plain = member.isdir() or (member.isreg() and name.parts)
+    if not plain or member.issparse():
         raise S11Error(f"{archive}: the member {member.name!r} is no plain file; not read")
     return name.as_posix()
 
