@@ -18,6 +18,7 @@ def interpret(args: argparse.Namespace) -> None:
     from s11_fastai import load_run, say
     from s11_fastai.report.page import write_page
     from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records, images_of
+    from s11_fastai.report.words import state_of
     from s11_fastai.runs.lock import opened
     from s11_fastai.runs.records import read_records
 
@@ -28,8 +29,9 @@ def interpret(args: argparse.Namespace) -> None:
             seed = records.settings.seed
             draw_images(folder, images_of(learn), seed)
             draw_records(folder, records)
-            draw_predictions(folder, learn, seed)
-        page = write_page(folder, records, "finished" if records.results else "stopped")
+            unfinished = args.weights == "final" and not records.results
+            draw_predictions(folder, learn, seed, "checkpoint" if unfinished else args.weights)
+        page = write_page(folder, records, state_of(records))
     say(f"the pictures are in {args.run / 'figures'}; the page is {page}")
 
 

@@ -156,15 +156,13 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             "needed; look at the data, or give `lr_min` and `lr_max`"
         )
     curve = np.asarray(losses[:finite], dtype=float)
-    flat, lowest = finite // 10, int(curve.argmin())
-    start = float(np.median(curve[:flat]))
-    fall = start - curve[lowest]
-    if lowest < flat or fall < _SMALLEST_FALL * abs(start):
+    flat, lowest, start = finite // 10, int(curve.argmin()), _start(curve)
+    if lowest < flat or start - curve[lowest] < _SMALLEST_FALL * abs(start):
         raise S11Error(
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
             "at; look at data and labels, or give `lr_min` and `lr_max`"
         )
-    below = curve <= start - fall / 2
+    below = curve <= half_depth(curve)
     risen = np.flatnonzero(~below[lowest:])
     first, last = int(np.argmax(below)), lowest + risen[0] if len(risen) else finite - 1
     if first >= last:
@@ -173,6 +171,17 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             f"{lrs[finite - 1]:.3g}; give `lr_min` and `lr_max`"
         )
     return float(lrs[first]), float(lrs[last])
+
+
+def half_depth(losses: Sequence[float] | np.ndarray) -> float:
+    """The loss at half the depth of a range test's valley, for its finite losses, at least one."""
+    start = _start(losses)
+    return start - (start - float(np.min(losses))) / 2
+
+
+def _start(losses: Sequence[float] | np.ndarray) -> float:
+    """The loss before it falls: the median of the first tenth."""
+    return float(np.median(losses[: max(1, len(losses) // 10)]))
 
 
 def _finite(losses: Sequence[float]) -> int:
