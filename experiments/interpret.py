@@ -16,9 +16,9 @@ def interpret(args: argparse.Namespace) -> None:
     """All pictures once an epoch is over, and the page in any case."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai import load_run, say
+    from s11_fastai.report.facts import state_of
     from s11_fastai.report.page import write_page
     from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records, images_of
-    from s11_fastai.report.words import state_of
     from s11_fastai.runs.lock import opened
     from s11_fastai.runs.records import read_records
 

@@ -21,12 +21,12 @@ from PIL import Image
 from s11_fastai.callbacks.checkpoint import SaveCheckpoints
 from s11_fastai.cli import as_flags, command_of, command_to_resume
 from s11_fastai.errors import DivergedError, S11Error
-from s11_fastai.report import pictures, words
+from s11_fastai.report import facts, pictures
 from s11_fastai.report import reference_log as reference
 from s11_fastai.report.curves import CURVES, Curve
+from s11_fastai.report.facts import State
 from s11_fastai.report.network import Layer, layers
 from s11_fastai.report.predictions import read_record
-from s11_fastai.report.words import State
 from s11_fastai.runs.records import Records
 from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import Folder
@@ -88,7 +88,7 @@ class RunReport:
         folder, diverged = self.run.folder, isinstance(error, DivergedError)
         with suppress(OSError, S11Error):  # what ended the run is what is to be said
             if diverged:
-                folder.write_json(words.DIVERGED, {"why": str(error)})
+                folder.write_json(facts.DIVERGED, {"why": str(error)})
             write_page(folder, self.run.records(), "diverged" if diverged else "stopped")
 
     def callbacks(self) -> list[Callback]:
@@ -96,8 +96,8 @@ class RunReport:
         if self.run is None:
             return []
         folder = self.run.folder
-        if (folder.path / words.DIVERGED).exists():  # it goes on, perhaps by other means
-            folder.remove(words.DIVERGED)
+        if (folder.path / facts.DIVERGED).exists():  # it goes on, perhaps by other means
+            folder.remove(facts.DIVERGED)
         pictures.draw_images(folder, self.run.images, self.run.settings.seed)
         return [LivePage(self.run.folder, self.run.records)]
 
@@ -142,10 +142,10 @@ def _render(records: Records, state: State) -> str:
         run=records,
         name=records.path.resolve().name,
         state=state,
-        now=time.time() if state == "running" else words.last_change(records),
+        now=time.time() if state == "running" else facts.last_change(records),
         pace=_pace(records),
-        facts=words.key_figures(records),
-        why_diverged=as_flags(words.why_diverged(records) or ""),
+        facts=facts.key_figures(records),
+        why_diverged=as_flags(facts.why_diverged(records) or ""),
         charts=charts,
         epochs=records.settings.epochs,
         latest=len(records.history),
@@ -154,7 +154,7 @@ def _render(records: Records, state: State) -> str:
         left_out=without + missing,
         reference=reference if records.is_cifar10 else None,
         layers=_layers(records),
-        files=words.files_beside(records, state),
+        files=facts.files_beside(records, state),
         command=f"{command_of(records.settings)} {shlex.join(['--out', f'{records.path}-again'])}",
         command_to_resume=command_to_resume(records.path),
     )
@@ -175,7 +175,8 @@ def _charts(records: Records) -> tuple[dict[str, tuple[Curve, dict]], list[str]]
 def _layers(records: Records) -> tuple[Layer, ...]:
     """Those of the network, where the records say how many classes it tells apart."""
     n_classes = records.env.get("classes")
-    return layers(n_classes, records.settings.width) if type(n_classes) is int else ()
+    known = type(n_classes) is int and n_classes > 0
+    return layers(n_classes, records.settings.width) if known else ()
 
 
 def _pictures(folder: Path, finished: bool) -> tuple[dict[str, list[tuple]], list[str]]:
@@ -220,7 +221,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
-    environment.globals["weights_in_words"] = words.weights_in_words
+    environment.globals["weights_in_words"] = facts.weights_in_words
     environment.filters["time"] = _time_element
     return environment.get_template("report.html")
 

@@ -145,7 +145,8 @@ class Chart {
       const wide = start !== null && Math.abs(at(event) - start) > 8;
       start = null;
       this.drawBrush(null);
-      if (wide) this.zoom([Math.max(from, this.window[0]), Math.min(to, this.window[1])]);
+      const round = this.group === "epoch" && to - from > 3 ? Math.round : Number;
+      if (wide) this.zoom([Math.max(round(from), this.window[0]), Math.min(round(to), this.window[1])]);
     });
     this.plot.addEventListener("pointercancel", () => { start = null; this.drawBrush(null); hideCursors(); });
     this.plot.addEventListener("pointerleave", (event) => {
@@ -330,8 +331,8 @@ class Chart {
 
   showHere(x) {
     if (!this.toX) return;
-    const nearest = (line) => line.points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
-    const shown = this.shown, found = shown.map(nearest), [at] = found[0];
+    const nearest = (line, x) => line.points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
+    const shown = this.shown, [at] = nearest(shown[0], x), found = shown.map((line) => nearest(line, at));
     const { top, bottom } = this.box;
     const place = this.toX(at);
     this.cursor = at;

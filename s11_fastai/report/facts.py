@@ -35,8 +35,9 @@ def state_of(records: Records) -> State:
 
 
 def why_diverged(records: Records) -> str | None:
-    """What the run's end by divergence was, where it ended so."""
-    return readable(records.path / DIVERGED).get("why")
+    """What ended the run, where that was divergence."""
+    why = readable(records.path / DIVERGED).get("why")
+    return why if isinstance(why, str) else None
 
 
 def last_change(records: Records) -> float:
