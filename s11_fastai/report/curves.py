@@ -82,8 +82,8 @@ class Curve:
             raise ValueError("a value is NaN or infinite")
         return {
             "x": self._axis(self.x_text, self.x_range, self.log_x, self.names.x),
-            "y": self._axis(self.y_text, self.y_range, self.log_y, self.names.y)
-            | {"cap": self.cap},
+            "y": self._axis(self.y_text, self.y_range, self.log_y, self.names.y),
+            "cap": self.cap,
             "smooth": self.smooth,
             "lines": [
                 {"kind": kind, "name": line.name, "x": _short(line.x), "y": _short(line.y)}

@@ -69,6 +69,7 @@ class Chart {
     this.group = this.data.x.name === "epoch" ? "epoch" : this.key;
     this.plot = figure.querySelector(".plot");
     this.values = figure.querySelector(".values");
+    this.cursor = null;
     const xs = this.data.lines[0].x;
     this.whole = this.data.x.range ?? [xs[0], xs.at(-1)];
     if (this.whole[0] === this.whole[1]) this.whole = [this.whole[0] - 0.5, this.whole[1] + 0.5];
@@ -102,6 +103,17 @@ class Chart {
     if (!window) delete chosen.windows[this.group];
     else if (window[1] > window[0]) chosen.windows[this.group] = window;
     redraw();
+  }
+
+  // Show this many times as much; the cursor stays where it is, or else the middle.
+  zoomBy(factor) {
+    const f = this.data.x.log ? Math.log : Number, g = this.data.x.log ? Math.exp : Number;
+    const [from, to] = this.window.map(f), [low, high] = this.whole.map(f);
+    const fixed = this.cursor === null ? (from + to) / 2 : f(this.cursor);
+    const width = Math.min((to - from) * factor, high - low);
+    const start = fixed - ((fixed - from) / (to - from)) * width;
+    const begin = Math.min(Math.max(start, low), high - width);
+    this.zoom(width === high - low ? null : [g(begin), g(begin + width)]);
   }
 
   addControls() {
@@ -159,13 +171,6 @@ class Chart {
   onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const xs = this.shown[0].points.map((point) => point[0]);
-    const [from, to] = this.window, log = this.data.x.log;
-    const around = (factor) => {
-      const f = log ? Math.log : Number, g = log ? Math.exp : Number;
-      const middle = f(this.cursor ?? g((f(from) + f(to)) / 2)), half = ((f(to) - f(from)) / 2) * factor;
-      const window = [Math.max(g(middle - half), this.whole[0]), Math.min(g(middle + half), this.whole[1])];
-      this.zoom(window[0] === this.whole[0] && window[1] === this.whole[1] ? null : window);
-    };
     const index = this.cursor === null ? -1 : xs.reduce((best, x, i) => (Math.abs(x - this.cursor) < Math.abs(xs[best] - this.cursor) ? i : best), 0);
     const step = Math.max(1, Math.round(xs.length / 100));
     const to_index = {
@@ -173,8 +178,8 @@ class Chart {
       PageDown: index - 10 * step, PageUp: index + 10 * step, Home: 0, End: xs.length - 1,
     }[event.key];
     if (to_index !== undefined) this.show(xs[Math.min(Math.max(to_index, 0), xs.length - 1)]);
-    else if (event.key === "+" || event.key === "=") around(0.5);
-    else if (event.key === "-") around(2);
+    else if (event.key === "+" || event.key === "=") this.zoomBy(0.5);
+    else if (event.key === "-") this.zoomBy(2);
     else if (event.key === "0") this.zoom(null);
     else if (event.key === "Escape") hideCursors();
     else return;
@@ -235,8 +240,9 @@ class Chart {
     this.plot.replaceChildren(svg);
     this.plot.setAttribute("aria-valuemax", Math.max(shown[0].points.length - 1, 1));
     this.drawLegend();
-    this.cursor = null;
-    this.values.textContent = "";
+    const { cursor } = this;
+    this.hide();
+    if (cursor >= this.window[0] && cursor <= this.window[1] && cursor !== null) this.showHere(cursor);
   }
 
   place(y) {
