@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import logging
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -155,7 +154,7 @@ def _render(records: Records, state: State) -> str:
         reference=reference if records.is_cifar10 else None,
         layers=_layers(records),
         files=facts.files_beside(records, state),
-        command=f"{command_of(records.settings)} {shlex.join(['--out', f'{records.path}-again'])}",
+        command=command_of(records.settings, f"{records.path}-again"),
         command_to_resume=command_to_resume(records.path),
     )
 
