@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from s11_fastai.errors import S11Error
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources.archive import archive_tree
-from s11_fastai.sources.cifar_batches import load_plain
 from s11_fastai.sources.folder import decode_image
+from s11_fastai.sources.plain_pickle import load_plain
 from s11_fastai.storage import Damaged, read_tensors
 
 many = settings(
@@ -124,9 +124,3 @@ def test_any_names_in_an_archive_stay_inside_or_are_refused(tmp_path, members):
         assert not Path(name).is_absolute()
         assert ".." not in Path(name).parts
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
-
-
-def test_a_pickle_that_asks_for_more_room_than_it_has_is_refused():
-    """Its memo alone would take 64 GiB."""
-    with pytest.raises(ValueError, match="memo of 4,294,967,295 entries"):
-        load_plain(b"\x80\x02Nr\xff\xff\xff\xff.")
