@@ -1,9 +1,11 @@
 """Feed damaged bytes to everything that reads files, in one process.
 
     python -m tests.tools.fuzz 2000 --seed 0
+    python -m tests.tools.fuzz 2000 --seed 0 --by-field
 
 Each input must end in an S11Error of one line, in a right result, or, for image files, in what the
-image library accepts; and no other file may have changed. Exits with 1 at the first that does not.
+image library accepts; and no other file may have changed. With --by-field, the files are those of a
+run, and what is wrong is the value of one field. Exits with 1 at the first that does not end so.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import json
 import os
 import pickle
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -24,6 +27,9 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import numpy as np
 import torch
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fields import fuzz_fields
 
 from s11_fastai import load_images, sources
 from s11_fastai.callbacks.progress import summary
@@ -43,14 +49,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.tools.fuzz", description=__doc__)
     parser.add_argument("inputs", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--by-field", action="store_true", help="wrong fields of a run's files")
     args = parser.parse_args()
-    began = time.monotonic()
+    began, used = time.monotonic(), peak_memory()
     with tempfile.TemporaryDirectory(prefix="s11-fuzz-") as name:
-        ends = fuzz(Path(name), args.inputs, args.seed)
+        ends = (fuzz_fields if args.by_field else fuzz)(Path(name), args.inputs, args.seed)
     for (target, end), n in sorted(ends.items()):
-        print(f"{target:>12}  {end:<16} {n:5}")
-    print(f"{ends.total()} inputs, nothing found, {time.monotonic() - began:.0f} s")
+        print(f"{target:>17}  {end:<16} {n:5}")
+    print(
+        f"{ends.total()} inputs, nothing found, {time.monotonic() - began:.0f} s, at most "
+        f"{peak_memory() - used} MB above the start"
+    )
     return 0
+
+
+def peak_memory() -> int:
+    """The most memory that this process has used so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def fuzz(top: Path, inputs: int, seed: int) -> Counter:
