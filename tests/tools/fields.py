@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -248,22 +249,23 @@ def _with_about(about: object) -> Callable[[Path], None]:
     return lambda path: write_tensors(path, {}, about)
 
 
-def fuzz_fields(top: Path, inputs: int | None, seed: int = 0, opened: int = 1) -> Counter:
+def fuzz_fields(top: Path, inputs: int, seed: int, opened: int = 1) -> Counter:
     """How many cases of each file ended how; of those that can be shown, each `opened`th is opened.
 
-    `inputs` of them are drawn by `seed`; without, all are taken in their order.
+    `seed` chooses the cases, none twice before all were there.
     """
     run, images = make_run(top / "run"), load_images("digits")
-    whole, chosen, ends = read_records(run), cases(run), Counter()
-    if inputs is not None:
-        rng = random.Random(seed)
-        chosen = [rng.choice(chosen) for _ in range(inputs)]
+    whole, ends = read_records(run), Counter()
+    every = cases(run)
+    random.Random(seed).shuffle(every)
+    chosen = islice(cycle(every), inputs)
     with mock.patch.object(load, "load_images", return_value=images):
         for i, case in enumerate(chosen):
             is_opened = not i % opened or case.file.endswith(".safetensors")
+            state = ("running", "stopped", "finished")[i % 3]
             try:
                 with spoiled(run, case), at_most(SECONDS):
-                    end = look(run, whole, is_opened)
+                    end = look(run, whole, state, is_opened)
             except BaseException:
                 print(f"FOUND with {case.file}: {case.what}", file=sys.stderr)
                 raise
@@ -271,13 +273,13 @@ def fuzz_fields(top: Path, inputs: int | None, seed: int = 0, opened: int = 1) -
     return ends
 
 
-def look(run: Path, whole: Records, is_opened: bool) -> str:
+def look(run: Path, whole: Records, state: page.State, is_opened: bool) -> str:
     """How everything that reads the run ends: whether it is refused, shown, or opened as well."""
     # What goes on from a checkpoint makes them again, so these are never an error.
     read_results(run), read_bounds(run), readable(run / "env.json")
     try:
         records = read_records(run)
-        show(records, whole)
+        show(records, whole, state)
         if not is_opened:
             return "shown"
         load.load_run(run, data="digits")
@@ -292,12 +294,11 @@ def refused(message: str) -> str:
     return "refused"
 
 
-def show(records: Records, whole: Records) -> None:
-    """The page in each state, and the table of runs and their curves, beside a sound run."""
-    for state in ("running", "stopped", "finished"):
-        text = page.write_page(records, state).read_text()
-        assert "The page could not be made" not in text, text
-        assert all(c.isprintable() or c == "\n" for c in text)
+def show(records: Records, whole: Records, state: page.State) -> None:
+    """The page, and the table of runs and their curves, beside a sound run."""
+    text = page.write_page(records, state).read_text()
+    assert "The page could not be made" not in text, text
+    assert all(c.isprintable() or c == "\n" for c in text)
     groups = compare.group_by_settings([records, replace(whole, path=records.path / "whole")])
     table = compare.format_table(groups)
     assert all(c.isprintable() or c == "\n" for c in table)

@@ -29,13 +29,14 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fields import fuzz_fields
+import fields
 
 from s11_fastai import load_images, sources
 from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import S11Error
+from s11_fastai.report.page import write_page
 from s11_fastai.runs.checkpoints import Checkpoints
-from s11_fastai.runs.records import read_results
+from s11_fastai.runs.records import read_records, read_results
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources import ImageSet, cache, cifar_batches, fingerprint
 from s11_fastai.sources.folder import decode_image
@@ -53,7 +54,7 @@ def main() -> int:
     args = parser.parse_args()
     began, used = time.monotonic(), peak_memory()
     with tempfile.TemporaryDirectory(prefix="s11-fuzz-") as name:
-        ends = (fuzz_fields if args.by_field else fuzz)(Path(name), args.inputs, args.seed)
+        ends = (fields.fuzz_fields if args.by_field else fuzz)(Path(name), args.inputs, args.seed)
     for (target, end), n in sorted(ends.items()):
         print(f"{target:>17}  {end:<16} {n:5}")
     print(
@@ -168,7 +169,15 @@ def make_targets(top: Path) -> dict[str, tuple[Path, Target]]:
         "weights": (run / "model.safetensors", weights),
         "config": (run / "config.json", a_config),
         "results": (run / "results.json", results),
+        **{name: (table, sound_records) for name, table in records_in(top / "whole").items()},
     }
+
+
+def records_in(run: Path) -> dict[str, Path]:
+    """The records of a whole run that are read together, by their names."""
+    fields.make_run(run)
+    names = ("env.json", "lr_bounds.json", "history.csv", "steps.csv")
+    return {name.split(".")[0]: run / name for name in names}
 
 
 def make_run(run: Path) -> Path:
@@ -252,6 +261,19 @@ def results(file: Path) -> str:
     found = read_results(file.parent)
     assert not found or summary(found)
     return "results" if found else "not finished"
+
+
+def sound_records(file: Path) -> str:
+    """Whatever is not refused can be shown, and stays within what a run can have."""
+    records = read_records(file.parent)
+    page = write_page(records, "stopped")
+    assert "The page could not be made" not in page.read_text()
+    page.unlink()
+    for row in records.history:
+        assert 0 <= row.valid_accuracy <= 1
+        assert row.lr > 0
+        assert row.seconds >= 0
+    return "sound records"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import tarfile
 from contextlib import suppress
 from pathlib import Path
 
+import fields
 import fuzz
 import pytest
 from helpers import ROOT
@@ -58,9 +59,20 @@ def test_no_killed_run_is_lost_of_many():
 
 def test_no_damaged_file_does_harm(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz.sources, "fastai_folder", None)  # so that it is put back
-    ends = fuzz.fuzz(tmp_path, 240, seed=1)
-    assert ends.total() == 240
-    assert sum(n for (_, end), n in ends.items() if end == "plain error") > 60
+    ends = fuzz.fuzz(tmp_path, 320, seed=1)
+    assert ends.total() == 320
+    assert sum(n for (_, end), n in ends.items() if end == "plain error") > 90
+
+
+def test_no_wrong_field_of_a_run_does_harm(tmp_path):
+    ends = fields.fuzz_fields(tmp_path, 700, seed=1, opened=50)
+    assert sum(n for (_, end), n in ends.items() if end == "refused") > 400
+    assert {end for _, end in ends} == {"refused", "shown", "opened"}
+
+
+@pytest.mark.slow
+def test_no_wrong_field_of_all_does_harm(tmp_path):
+    assert fields.fuzz_fields(tmp_path, 3_500, seed=0).total() == 3_500
 
 
 @pytest.mark.slow
