@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from s11_fastai.cli import Parser, command_line
+from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.signals import StopSignals
 
@@ -190,11 +190,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         prog="study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("table", type=Path, help="an INI file of variants")
+    add("table", type=path_flag, help="an INI file of variants")
     add("--data", help="as run.py's")
     add("--parallel", type=int, default=1, help="runs at a time, which share the cores (default 1)")
-    add("--runs", type=Path, default=Path("runs/study"), help="folder of the runs themselves")
-    add("--results", type=Path, default=ROOT / "results/study", help="folder of the rows")
+    add("--runs", type=path_flag, default=Path("runs/study"), help="folder of the runs themselves")
+    add("--results", type=path_flag, default=ROOT / "results/study", help="folder of the rows")
     args = parser.parse_args(argv)
     if args.parallel < 1:
         raise S11Error("--parallel must be 1 or more")

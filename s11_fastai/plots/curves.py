@@ -12,7 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from s11_fastai.plots.style import BLUE, COLOURS, ORANGE, figure_with_axes, plain, style_axes
+from s11_fastai.plots.style import (
+    BLUE,
+    COLOURS,
+    ORANGE,
+    ShowableFigure,
+    figure_with_axes,
+    plain,
+    style_axes,
+)
 from s11_fastai.schedule import triangular
 
 
@@ -138,7 +146,7 @@ def plot_comparison(runs: Sequence[ComparedRuns]) -> Figure:
 
     Several runs under one name are drawn as their mean, with a band from the lowest to the highest.
     """
-    figure = Figure(figsize=(14, 5.6), dpi=150, layout="constrained")
+    figure = ShowableFigure(figsize=(14, 5.6), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     style_axes(left, *ACCURACY)
     style_axes(right, *LOSS)

@@ -1,6 +1,7 @@
 """Opening a run again, finished or interrupted, without training and without unpickling."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from s11_fastai.model import S11ResNet
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import Records, read_records
 from s11_fastai.runs.settings import Settings
+from s11_fastai.runs.weights import check_numbers, network_without_room, shapes_of
 from s11_fastai.sources import ImageSet, load_images
 from s11_fastai.sources.imageset import MAX_CLASSES
 from s11_fastai.storage import Damaged, read_tensors, shapes_in
@@ -72,6 +74,10 @@ def learner_of(settings: Settings, images: ImageSet, device: torch.device) -> S1
 
 
 def _images(records: Records, data: str | Path | None) -> ImageSet:
+    if data not in (None, "digits") and not Path(os.path.expanduser(data)).exists():
+        raise S11Error(
+            f"the images of {records.path} are not at {data}: give `data`, where they are now"
+        )
     images = load_images(data)
     expected = records.env.get("data_fingerprint")
     if expected not in (None, images.fingerprint):
@@ -100,9 +106,10 @@ def _weights(records: Records, which: str) -> dict[str, Tensor]:
         raise S11Error(
             f"{records.path}: {error}; resuming the run makes it again where there is a checkpoint"
         ) from error
-    for value in weights.values():
-        if value.dtype not in (torch.float32, torch.int64) or not value.isfinite().all():
-            raise S11Error(f"{records.path} has weights that are no finite float32: of no use")
+    try:
+        check_numbers(weights)
+    except ValueError as error:
+        raise S11Error(f"{records.path} has weights that are of no use: {error}") from error
     return {key: value.clone() for key, value in weights.items()}
 
 
@@ -117,15 +124,12 @@ def _in_checkpoint(records: Records, state: Mapping[str, Any]) -> dict[str, Tens
 def _check_shapes(records: Records, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise S11Error where these are not the shapes of the run's network, before there is one."""
     width, n_classes = records.settings.width, (shapes.get(_LAST) or (0,))[0]
-    if 1 <= n_classes <= MAX_CLASSES:
-        with torch.device("meta"):  # shapes alone, which take no room
-            network = S11ResNet(n_classes, width).state_dict()
-        if shapes == {name: tuple(value.shape) for name, value in network.items()}:
-            return
-    raise S11Error(
-        f"{records.path} has weights of another network than width {width} makes: its files do not "
-        "belong together"
-    )
+    is_one = 1 <= n_classes <= MAX_CLASSES
+    if not is_one or shapes != shapes_of(network_without_room(n_classes, width)):
+        raise S11Error(
+            f"{records.path} has weights of another network than width {width} makes: its files do "
+            "not belong together"
+        )
 
 
 def _fill_recorder(learn: S11Learner, records: Records) -> None:

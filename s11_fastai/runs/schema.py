@@ -60,10 +60,12 @@ def or_none(check: Check) -> Check:
     return Check(f"{check.words}, or null", lambda value: value is None or check.holds(value))
 
 
-def many(check: Check, most: int = 10_000) -> Check:
+def many(check: Check, least: int, most: int) -> Check:
     return Check(
-        f"a list of at most {most:,} values, each {check.words}",
-        lambda value: type(value) is list and len(value) <= most and all(map(check.holds, value)),
+        f"a list of {least:,} to {most:,} values, each {check.words}",
+        lambda value: (
+            type(value) is list and least <= len(value) <= most and all(map(check.holds, value))
+        ),
     )
 
 
@@ -74,6 +76,8 @@ _ANY_LOSS = Check(
     f"{LOSS.words}, inf or nan",
     lambda value: LOSS.holds(value) or str(value) in ("inf", "nan"),
 )
+WIDTH, LOGIT_SCALE = whole(1, 10_000), number(1e-6, 1e6)
+CHANNELS = many(FRACTION, 3, 3)
 _SECONDS, _EPOCH = number(0, 1e9), whole(1, MAX_EPOCHS)
 _HASH = Check(
     "64 hexadecimal digits",
@@ -94,7 +98,7 @@ ENV = {
     "classes": whole(1, MAX_IMAGES),
     "resumed": Check("a list", lambda value: type(value) is list),
 }
-BOUNDS = {"lr_min": LR, "lr_max": LR, "lrs": many(LR), "losses": many(LOSS)}
+BOUNDS = {"lr_min": LR, "lr_max": LR, "lrs": many(LR, 0, 10_000), "losses": many(LOSS, 0, 10_000)}
 RESULTS = {
     "params": whole(1, 10**12),
     "epochs": _EPOCH,
@@ -116,6 +120,17 @@ HISTORY = {
     "lr": LR,
     "seconds": _SECONDS,
 }
+# What a file of weights says beside them; it may have such a claim as well.
+CLAIM = {"accuracy": FRACTION, "loss": _ANY_LOSS, "data": text(), "data_fingerprint": _HASH}
+WEIGHTS = {
+    "network": one_of("S11ResNet"),
+    "width": WIDTH,
+    "logit_scale": LOGIT_SCALE,
+    "classes": many(text(100), 1, 1_000),
+    "side": whole(32, 4_096),
+    "mean": CHANNELS,
+    "std": CHANNELS,
+}
 STEPS = {"step": whole(0, 10**9), "lr": LR, "momentum": FRACTION, "loss": _ANY_LOSS}
 
 
@@ -128,7 +143,7 @@ def read_json(path: Path, fields: Mapping[str, Check], required: bool = True) ->
     try:
         found = parsed(path)
         if found is not None:
-            _check(found, fields, required)
+            check_fields(found, fields, required)
     except ValueError as error:
         raise damaged(path, str(error)) from error
     return found
@@ -162,7 +177,10 @@ def read_whole(path: Path, most: int) -> str | None:
         raise ValueError("it is no text in UTF-8") from error
 
 
-def _check(found: dict, fields: Mapping[str, Check], required: bool) -> None:
+def check_fields(found: object, fields: Mapping[str, Check], required: bool = True) -> None:
+    """Raise ValueError, naming the field, as `read_json` does."""
+    if not isinstance(found, dict):
+        raise ValueError("it holds no names and values")
     for name, check in fields.items():
         if name in found and not check.holds(found[name]):
             raise ValueError(f"{name!r} must be {check.words}, not {shown(found[name])}")

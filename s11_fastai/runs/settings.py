@@ -11,10 +11,12 @@ from typing import Any, get_type_hints
 
 from s11_fastai.errors import S11Error, printable
 from s11_fastai.runs.schema import (
+    LOGIT_SCALE,
     LR,
     MAX_EPOCHS,
     MAX_IMAGES,
     SEED,
+    WIDTH,
     Check,
     between,
     is_number,
@@ -31,6 +33,8 @@ _PATH = Check(
     lambda value: type(value) is str and len(value) <= 4_096 and "\0" not in value,
 )
 _BELOW_1 = Check("a number from 0 and below 1", lambda value: is_number(value) and 0 <= value < 1)
+
+_PEAK = 5 / 24  # the assignment's
 
 
 def _setting(default: Any, words: str, check: Check, *, may_change: bool = False) -> Any:
@@ -54,17 +58,21 @@ class Settings:
     )
     epochs: int = _setting(24, "passes over the training images", whole(1, MAX_EPOCHS))
     bs: int = _setting(512, "images a batch", whole(1, 1_000_000))
-    width: int = _setting(64, "channels of the first layer", whole(1, 10_000))
+    width: int = _setting(64, "channels of the first layer", WIDTH)
     seed: int = _setting(0, "random seed of weights, order and augmentation", SEED)
     lr_min: float | None = _setting(
         None, "lr at both ends of the cycle (default: by the range test)", LR
     )
     lr_max: float | None = _setting(None, "lr at the peak (default: by the range test)", LR)
-    peak_epoch: int = _setting(5, "the peak comes after this epoch", whole(1, MAX_EPOCHS))
+    peak_epoch: int | None = _setting(
+        None,
+        "the peak comes after this epoch (default: 5 of 24, in proportion)",
+        whole(1, MAX_EPOCHS),
+    )
     momentum: float = _setting(0.9, "Nesterov momentum of SGD", between(0, 1))
     wd: float = _setting(5e-4, "weight decay of every parameter", number(0, 1e6))
     label_smoothing: float = _setting(0.0, "part of a label spread over all classes", _BELOW_1)
-    logit_scale: float = _setting(1.0, "constant factor on the logits", number(1e-6, 1e6))
+    logit_scale: float = _setting(1.0, "constant factor on the logits", LOGIT_SCALE)
     holdout: int = _setting(0, "evaluate this many held-out training images", whole(0, MAX_IMAGES))
     device: str | None = _setting(
         None, "cpu, cuda or mps (default: a GPU where there is one)", text(100), may_change=True
@@ -83,11 +91,18 @@ class Settings:
                 raise S11Error(f"`{each.name}` must be {check.words}, not {shown(value)}")
         if self.lr_min and self.lr_max and self.lr_min >= self.lr_max:
             raise S11Error(f"`lr_min` {self.lr_min:g} must be below `lr_max` {self.lr_max:g}")
-        if self.epochs <= self.peak_epoch:
+        if self.peak_epoch is None and self.epochs > 1:
+            object.__setattr__(self, "peak_epoch", max(1, round(_PEAK * self.epochs)))
+        if self.peak_epoch and self.epochs <= self.peak_epoch:
             raise S11Error(
                 f"`epochs` {self.epochs} must be above `peak_epoch` {self.peak_epoch}: give more "
                 "epochs or an earlier peak"
             )
+
+    @property
+    def pct_start(self) -> float:
+        """The part of the run after which the peak comes; that of a single epoch lies within it."""
+        return self.peak_epoch / self.epochs if self.peak_epoch else _PEAK
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Settings:
@@ -112,6 +127,20 @@ class Settings:
             if (own := getattr(self, each.name)) != (theirs := getattr(given, each.name))
             and not each.metadata["may_change"]
         ]
+
+
+# Settings that belong together. The reference solution's are as its code and log tell them
+# (github.com/Gilf641/EVA4, folder S11); what was wrong in it is not among them.
+RECIPES: dict[str, dict[str, Any]] = {
+    "reference": {
+        "lr_min": 0.00088,
+        "lr_max": 0.03,
+        "momentum": 0.95,
+        "wd": 0.0,
+        "label_smoothing": 0.0,
+        "logit_scale": 1.0,
+    }
+}
 
 
 @cache
