@@ -76,7 +76,7 @@ _ANY_LOSS = Check(
     f"{LOSS.words}, inf or nan",
     lambda value: LOSS.holds(value) or str(value) in ("inf", "nan"),
 )
-WIDTH, LOGIT_SCALE = whole(1, 10_000), number(1e-6, 1e6)
+WIDTH, LOGIT_SCALE = whole(1, 1_000_000), number(1e-6, 1e6)
 CHANNELS = many(FRACTION, 3, 3)
 _SECONDS, _EPOCH = number(0, 1e9), whole(1, MAX_EPOCHS)
 _HASH = Check(

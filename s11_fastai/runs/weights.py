@@ -129,7 +129,7 @@ def _classifier(tensors: Mapping[str, Tensor], about: Any, device: torch.device)
     """The network that a file describes; raises ValueError where it describes none."""
     check_fields(about, WEIGHTS)
     if (claim := about.get("claim")) is not None:
-        check_fields(claim, CLAIM)
+        check_fields(claim, CLAIM, required=False)
     model = network_without_room(len(about["classes"]), about["width"], about["logit_scale"])
     if {k: v.shape for k, v in tensors.items()} != shapes_of(model):
         raise ValueError("its weights have other shapes")

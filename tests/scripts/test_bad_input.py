@@ -38,7 +38,7 @@ def refused(argv, capsys) -> str:
         (["--momentum", "1"], "--momentum"),
         (["--wd", "-1"], "--wd"),
         (["--wd", "1e300"], "--wd must be a number from 0 to 1e+06"),
-        (["--width", "9" * 20], "--width must be a whole number from 1 to 10,000"),
+        (["--width", "9" * 20], "--width must be a whole number from 1 to 1,000,000"),
         (["--epochs", "9" * 20], "--epochs must be a whole number from 1 to 100,000"),
         (["--demo", "--holdout", "1442"], "hold out"),
         (["--demo", "--holdout", "3"], "hold out"),
