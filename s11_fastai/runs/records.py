@@ -2,23 +2,27 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from s11_fastai.callbacks.recording import EpochRow, StepRow, best_of
 from s11_fastai.errors import S11Error
 from s11_fastai.lr_bounds import LRBounds
 from s11_fastai.runs.schema import (
     BOUNDS,
+    CHECKPOINT,
     ENV,
+    FIT,
     HISTORY,
     MAX_TABLE,
     RESULTS,
     STEPS,
+    check_fields,
+    check_kinds,
     damaged,
     read_json,
     read_whole,
@@ -132,19 +136,33 @@ def _results(path: Path) -> dict | None:
 def _bounds(path: Path) -> LRBounds | None:
     file = path / "lr_bounds.json"
     found = read_json(file, BOUNDS)
-    if found is None:
-        return None
-    lrs, losses = map(float, found["lrs"]), map(float, found["losses"])
-    bounds = LRBounds(float(found["lr_min"]), float(found["lr_max"]), tuple(lrs), tuple(losses))
+    try:
+        return None if found is None else bounds_from(found)
+    except ValueError as error:
+        raise damaged(file, str(error)) from error
+
+
+def bounds_from(values: object) -> LRBounds:
+    """The bounds that such values describe; raises ValueError where they describe none."""
+    check_fields(values, BOUNDS)
+    fields = cast(dict, values)
+    lrs, losses = (tuple(map(float, fields[name])) for name in ("lrs", "losses"))
+    bounds = LRBounds(float(fields["lr_min"]), float(fields["lr_max"]), lrs, losses)
     if bounds.lr_min >= bounds.lr_max:
-        raise damaged(file, "'lr_min' must be below 'lr_max'")
-    if len(bounds.lrs) != len(bounds.losses) or len(bounds.lrs) == 1:
-        raise damaged(
-            file, "'lrs' and 'losses' must be as long as each other, and not of one value"
-        )
-    if any(low >= high for low, high in pairwise(bounds.lrs)):
-        raise damaged(file, "'lrs' must grow")
+        raise ValueError("'lr_min' must be below 'lr_max'")
+    if len(lrs) != len(losses) or len(lrs) == 1:
+        raise ValueError("'lrs' and 'losses' must be of one length, and not of 1")
+    if any(low >= high for low, high in pairwise(lrs)):
+        raise ValueError("'lrs' must grow")
     return bounds
+
+
+def check_state(state: Mapping[str, Any]) -> None:
+    """Raise ValueError where what a checkpoint holds is not the state of a run."""
+    check_kinds(state, CHECKPOINT)
+    check_kinds(state["learner"], FIT)
+    check_fields(state["env"], ENV, required=False)
+    bounds_from(state["bounds"])
 
 
 def _whole_epochs(

@@ -120,6 +120,16 @@ HISTORY = {
     "lr": LR,
     "seconds": _SECONDS,
 }
+_NAMED = Check("names and values", lambda value: type(value) is dict)
+# What a run keeps in a checkpoint; of the state of the fit, what the run itself looks at.
+CHECKPOINT = dict.fromkeys(("settings", "env", "bounds", "best", "learner"), _NAMED)
+FIT = {
+    "epoch": whole(0, MAX_EPOCHS),
+    "batch": whole(0, 10**9),
+    "train_iter": whole(0, 10**12),
+    "model": _NAMED,
+    "callbacks": _NAMED,
+}
 # What a file of weights says beside them; it may have such a claim as well.
 CLAIM = {"accuracy": FRACTION, "loss": _ANY_LOSS, "data": text(), "data_fingerprint": _HASH}
 WEIGHTS = {
@@ -179,6 +189,14 @@ def read_whole(path: Path, most: int) -> str | None:
 
 def check_fields(found: object, fields: Mapping[str, Check], required: bool = True) -> None:
     """Raise ValueError, naming the field, as `read_json` does."""
+    check_kinds(found, fields, required)
+    odd = _unprintable(found)
+    if odd is not None:
+        raise ValueError(f"{shown(odd)} is no printable text")
+
+
+def check_kinds(found: object, fields: Mapping[str, Check], required: bool = True) -> None:
+    """As `check_fields`, of these fields alone."""
     if not isinstance(found, dict):
         raise ValueError("it holds no names and values")
     for name, check in fields.items():
@@ -186,9 +204,6 @@ def check_fields(found: object, fields: Mapping[str, Check], required: bool = Tr
             raise ValueError(f"{name!r} must be {check.words}, not {shown(found[name])}")
         if required and name not in found:
             raise ValueError(f"{name!r} is missing")
-    odd = _unprintable(found)
-    if odd is not None:
-        raise ValueError(f"{shown(odd)} is no printable text")
 
 
 def damaged(path: Path, why: str) -> S11Error:
