@@ -23,7 +23,6 @@ from s11_fastai.lr_bounds import RANGE_TEST_STEPS, LRBounds
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.lock import RunFolder
 from s11_fastai.runs.records import Records, bounds_from, check_state, read_bounds, readable, to_csv
-from s11_fastai.runs.schema import shown
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.runs.weights import Classifier
 from s11_fastai.signals import StopSignals
@@ -136,9 +135,9 @@ class Run(Follower):
         try:
             before = self._go_on(state, wrong)
         except (LookupError, TypeError, ValueError, AttributeError) as error:  # a stranger's
-            why = shown(f"{type(error).__name__}: {error}")
             raise S11Error(
-                f"{path} has a checkpoint that is not one of a run ({why}): choose another folder"
+                f"{path} has a checkpoint that is not one of a run ({type(error).__name__}: "
+                f"{error}): choose another folder"
             ) from error
         changed = self._note_changes(before)
         self._write_config()

@@ -85,9 +85,7 @@ def test_each_part_of_the_state_is_needed(undisturbed, tmp_path, part):
 @pytest.mark.parametrize(
     ("place", "value", "says"),
     [
-        (("bounds", "lr_max"), -1, "'lr_max' must be a number"),
         (("env", "data"), "\x1b[2J", "'data' must be printable text"),
-        (("settings", "width"), "wide", "width must be a whole number"),
         (("learner", "train_iter"), "x", "'train_iter' must be a whole number"),
         (("learner", "callbacks"), {}, "KeyError"),
         (("learner", "optimiser"), 5, "does not belong to this fit"),
