@@ -5,7 +5,8 @@
 A table is an INI file. Each section is a variant and holds flags of run.py without their dashes;
 [DEFAULT] holds what all variants share, and `seeds`. All variants get their first seed before any
 gets its second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
-results/study/<table>.csv, without accuracies where it diverged. The same command goes on where it
+results/study/<table>.csv, without accuracies where it diverged; results/study/README.md is made
+from the rows of all tables. The same command goes on where it
 was stopped; rows that are there already are not run again, on whatever images: give studies of
 other images another --results.
 """
@@ -57,7 +58,13 @@ def main(argv: list[str] | None = None) -> None:
         jobs = read_table(args.table)
         rows = args.results / f"{args.table.stem}.csv"
         signals.be_patient()
-        run_all(jobs, rows, args, signals)
+        try:
+            run_all(jobs, rows, args, signals)
+        finally:
+            if rows.exists():
+                from study_page import write_page
+
+                print(f"the page is {write_page(args.results, args.table.parent)}")
         if signals.asked:
             raise Stopped(signals.asked, "the same command goes on")
 
