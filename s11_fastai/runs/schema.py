@@ -74,11 +74,13 @@ LOSS = number(0, _LARGEST_FLOAT32)
 # The loss on the evaluated images may be of an epoch that diverged.
 _ANY_LOSS = Check(
     f"{LOSS.words}, inf or nan",
-    lambda value: LOSS.holds(value) or str(value) in ("inf", "nan"),
+    lambda value: LOSS.holds(value) or (is_number(value) and str(value) in ("inf", "nan")),
 )
 WIDTH, LOGIT_SCALE = whole(1, 1_000_000), number(1e-6, 1e6)
 CHANNELS = many(FRACTION, 3, 3)
 _SECONDS, _EPOCH = number(0, 1e9), whole(1, MAX_EPOCHS)
+# The name of a file in escapes, at the most.
+_DATA = text(2_000)
 _HASH = Check(
     "64 hexadecimal digits",
     lambda value: type(value) is str and re.fullmatch("[0-9a-f]{64}", value) is not None,
@@ -90,7 +92,7 @@ ENV = {
     **dict.fromkeys(("system", "device", "device_name", "precision"), text()),
     **dict.fromkeys(("threads", "processes"), whole(1, 1_000_000)),
     "git_revision": or_none(text()),
-    "data": text(),
+    "data": _DATA,
     "data_fingerprint": _HASH,
     "train_images": whole(1, MAX_IMAGES),
     "test_images": whole(1, MAX_IMAGES),
@@ -108,7 +110,7 @@ RESULTS = {
     "lr_min": LR,
     "lr_max": LR,
     "seed": SEED,
-    "data": text(),
+    "data": _DATA,
     "evaluated_on": one_of("test", "held-out"),
 }
 HISTORY = {
@@ -131,7 +133,7 @@ FIT = {
     "callbacks": _NAMED,
 }
 # What a file of weights says beside them; it may have such a claim as well.
-CLAIM = {"accuracy": FRACTION, "loss": _ANY_LOSS, "data": text(), "data_fingerprint": _HASH}
+CLAIM = {"accuracy": FRACTION, "loss": _ANY_LOSS, "data": _DATA, "data_fingerprint": _HASH}
 WEIGHTS = {
     "network": one_of("S11ResNet"),
     "width": WIDTH,
@@ -147,8 +149,9 @@ STEPS = {"step": whole(0, 10**9), "lr": LR, "momentum": FRACTION, "loss": _ANY_L
 def read_json(path: Path, fields: Mapping[str, Check], required: bool = True) -> dict | None:
     """The values of a record whose fields are these, or None where there is no file.
 
-    Where not all are `required`, any may be missing, and others may be there. Raises S11Error,
-    naming the file and the field, for anything else, and OSError where it cannot be read.
+    Any may be missing where they are not all `required`, and others may be there, of printable
+    text. Raises S11Error, naming the file and the field, for anything else, and OSError where it
+    cannot be read.
     """
     try:
         found = parsed(path)

@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 from s11_fastai.errors import S11Error, printable
 from s11_fastai.runs.schema import (
     LOGIT_SCALE,
-    LR,
     MAX_EPOCHS,
     MAX_IMAGES,
     SEED,
@@ -32,6 +31,8 @@ _PATH = Check(
     "a path of at most 4,096 letters",
     lambda value: type(value) is str and len(value) <= 4_096 and "\0" not in value,
 )
+# A little within what records may hold: a schedule rounds.
+_LR = number(1e-20, 1e5)
 _BELOW_1 = Check("a number from 0 and below 1", lambda value: is_number(value) and 0 <= value < 1)
 
 _PEAK = 5 / 24  # the assignment's
@@ -61,9 +62,9 @@ class Settings:
     width: int = _setting(64, "channels of the first layer", WIDTH)
     seed: int = _setting(0, "random seed of weights, order and augmentation", SEED)
     lr_min: float | None = _setting(
-        None, "lr at both ends of the cycle (default: by the range test)", LR
+        None, "lr at both ends of the cycle (default: by the range test)", _LR
     )
-    lr_max: float | None = _setting(None, "lr at the peak (default: by the range test)", LR)
+    lr_max: float | None = _setting(None, "lr at the peak (default: by the range test)", _LR)
     peak_epoch: int | None = _setting(
         None,
         "the peak comes after this epoch (default: 5 of 24, in proportion)",

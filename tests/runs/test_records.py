@@ -12,11 +12,12 @@ from helpers import read
 from s11_fastai import load_run
 from s11_fastai.callbacks.recording import EpochRow, StepRow
 from s11_fastai.environment import environment
-from s11_fastai.errors import S11Error
+from s11_fastai.errors import S11Error, printable
 from s11_fastai.report.page import write_page
 from s11_fastai.report.pictures import draw_records
 from s11_fastai.runs import schema
 from s11_fastai.runs.records import read_bounds, read_records, read_results, readable
+from s11_fastai.runs.settings import Settings
 
 OLD = Path(__file__).parent / "run-0.1"
 
@@ -100,6 +101,17 @@ def test_a_table_that_is_cut_short_is_not_taken_for_a_shorter_one(run, file):
         (run / file).write_bytes(whole[:end])
         with pytest.raises(S11Error, match=r"(history|steps).csv is damaged"):
             read_records(run)
+
+
+def test_what_settings_may_be_records_may_hold():
+    """Rounded a little beyond it by the schedule."""
+    for lr in (1e-20, 1e5):
+        assert Settings(lr_max=lr).lr_max == lr
+        assert schema.LR.holds(lr * (1 - 1e-4))
+        assert schema.LR.holds(lr * (1 + 1e-4))
+    odd = printable(255 * "\udcff")
+    assert schema.ENV["data"].holds(odd)
+    assert schema.RESULTS["data"].holds(odd)
 
 
 def test_more_epochs_than_the_run_has_are_refused(run):

@@ -30,7 +30,7 @@ def refused(argv, capsys) -> str:
         (["--epochs", "0"], "--epochs must be a whole number from 1"),
         (["--peak-epoch", "0"], "--peak-epoch must be a whole number from 1"),
         (["--lr-min", "0.1", "--lr-max", "0.1"], "must be below"),
-        (["--lr-min", "0"], "--lr-min must be a number from 1e-30"),
+        (["--lr-min", "0"], "--lr-min must be a number from 1e-20"),
         (["--lr-max", "nan"], "not nan"),
         (["--bs", "0"], "--bs must be a whole number from 1"),
         (["--width", "0"], "--width must be a whole number from 1"),
