@@ -141,9 +141,7 @@ def s11_learner(
     model = S11ResNet(dls.c) if model is None else model
     on_cuda = torch.device(dls.device).type == "cuda"
     # Torch's defaults of the last two are None, which no callback can write down as a number.
-    sgd = partial(
-        torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda, foreach=False
-    )
+    sgd = partial(torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda, foreach=False)
     own = {
         "loss_func": CrossEntropyLossFlat(label_smoothing=label_smoothing),
         "opt_func": partial(OptimWrapper, opt=sgd),
