@@ -53,9 +53,10 @@ class ResidentDL(TfmdDL):
 
     The dataset's items are indices of images. fastai chooses their order, and the loader slices
     and augments whatever indices it gets. Where the order is the loader's own, all follows from
-    `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each pass that was begun
-    moves on by one, also one that did not get to its end. Any other order (a `get_idxs` from outside, `one_batch`, `show_batch`) may show an
-    image several times, so each place in a batch is sampled anew, from fastai's generator.
+    `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each pass moves on by one,
+    also one that is left before its end. Any other order (a `get_idxs` from outside, `one_batch`,
+    `show_batch`) may show an image several times, so each place in a batch is sampled anew, from
+    fastai's generator.
     `shard` is the part of every batch that this process gets.
     """
 

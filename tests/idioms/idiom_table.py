@@ -77,7 +77,6 @@ learn.show_results()
 learn.show_results(max_n=4, shuffle=False)
 learn.show_results(dl=dls.valid, max_n=3, nrows=1)
 learn.model.eval()(dls.valid.one_batch()[0])
-model_sizes(learn.model, size=(32, 32))
 total_params(learn.model)
 # What a Learner is and keeps
 list(inspect.signature(learn.fit_one_cycle).parameters)
@@ -169,7 +168,7 @@ learn.fit_sgdr(2, 1); learn.recorder.plot_sched()
 learn.fit(1, cbs=ParamScheduler({"lr": SchedExp(1e-3, 1e-2)})); learn.recorder.lrs
 learn.fit(1, cbs=ParamScheduler({"lr": combined_cos(0.3, 1e-3, 1e-2, 1e-4)})); learn.recorder.hps
 learn.fit(3); learn.recorder.plot_loss(skip_start=0, with_valid=True, show_epochs=True)
-learn.lr_find(num_it=22, stop_div=False, suggest_funcs=(minimum, steep, valley, slide))
+learn.lr_find(num_it=24, stop_div=False, suggest_funcs=(minimum, steep, valley, slide))
 learn.fit_one_cycle(1, learn.lr_find(num_it=22, show_plot=False).valley)
 attempt(lambda: learn.fit(1, cbs=Fails())); learn.fit(1); len(learn.recorder.losses)
 # Evaluation that draws
@@ -198,6 +197,7 @@ copy.deepcopy(learn).fit(1)
 learn.to_fp32().fit(1)
 learn.to_channelslast(use_amp=False).fit(1); learn.to_contiguous().fit(1)
 learn.to_fp16().to_fp32().fit(1)
+learn.to_fp16().fit(1); learn.recorder.values
 learn.dls = DataLoaders(dls.train.new(bs=8), dls.valid); learn.fit(1); len(learn.recorder.losses)
 dls.train = dls.train.new(get_idxs=lambda: [*range(16)]); learn.fit(1); learn.recorder.values
 learn.add_cbs([GradientClip(), TerminateOnNaNCallback]); learn.cbs.attrgot("name")[-2:]
@@ -257,10 +257,10 @@ made(cbs=[MixUp(), GradientClip()], path=learn.path, model_dir="m").fit(1)
 made(model=nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))).fit(1)
 made(model=torchvision.models.resnet18(num_classes=10)).validate()
 made(model=xresnet18(n_out=10)).validate()
-made(model=SimpleCNN([3, 8, 10], [3, 3], bn=False), splitter=lambda m: [params(m[:1]), params(m[1:])]).fine_tune(1)
+made(model=small(), splitter=halves).fine_tune(1)
 vision_learner(dls, squeezenet1_1, pretrained=False, metrics=accuracy).fine_tune(1)
 vision_learner(dls, resnet18, pretrained=False).get_preds()
-Learner(dls, SimpleCNN([3, 8, 10], [3, 3], bn=False), metrics=accuracy, loss_func=F.cross_entropy).fit_one_cycle(1)
+Learner(dls, small(), metrics=accuracy, loss_func=F.cross_entropy).fit_one_cycle(1)
 """
 
 # It works, but gives something else.

@@ -28,6 +28,7 @@ from fastcore.foundation import L
 from idiom_table import ALIKE, LATER, OTHER, SAME
 from matplotlib import pyplot as plt
 from PIL import Image
+from torch import nn
 
 from s11_fastai import S11ResNet, get_dls, load_images, s11_learner
 from s11_fastai.data.transforms import channel_stats
@@ -138,6 +139,14 @@ def params(modules) -> list:
     return [p for module in modules for p in module.parameters()]
 
 
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.Flatten(), nn.Linear(4 * 8 * 8, 10))
+
+
+def halves(model: nn.Sequential) -> list[list]:
+    return [params(model[:1]), params(model[1:])]
+
+
 def grouped(learn: fastai.Learner) -> fastai.Learner:
     """The Learner, its network's parameters in three groups."""
     parts = slice(1), slice(1, 3), slice(3, None)
@@ -239,6 +248,7 @@ def compare(own, stock, exact: bool, where: str = "it") -> None:
     if isinstance(stock, torch.Tensor | np.ndarray):
         assert (own.dtype, own.shape) == (stock.dtype, stock.shape), where
         if exact:
+            own, stock = (torch.as_tensor(value).detach().numpy() for value in (own, stock))
             np.testing.assert_allclose(own, stock, rtol=1e-3, atol=1e-4, err_msg=where)
     elif isinstance(stock, Mapping):
         assert own.keys() == stock.keys(), where
