@@ -209,7 +209,10 @@ class LossesToCPU(Callback):
         self.recorder.losses = [loss.cpu() for loss in self.recorder.losses]
 
 
-def _ramps(pct_start: float, *knots: ArrayLike) -> Callable[[float], list[float]]:
+def _ramps(
+    pct_start: float, start: ArrayLike, middle: ArrayLike, end: ArrayLike
+) -> Callable[[float], list[float]]:
     """The cycle through three knots, each a number or a value for each group of parameters."""
-    groups = list(zip(*np.broadcast_arrays(*map(np.atleast_1d, knots)), strict=True))
-    return lambda pct: [float(linear_one_cycle(pct, *group, pct_start)) for group in groups]
+    groups = np.broadcast(*map(np.atleast_1d, (start, middle, end)))
+    knots = [(float(a), float(b), float(c)) for a, b, c in groups]
+    return lambda pct: [float(linear_one_cycle(pct, a, b, c, pct_start)) for a, b, c in knots]

@@ -125,9 +125,8 @@ def test_short_epochs_show_other_batches_each_and_go_on_to_the_same_end():
     kept = []
     save = SaveCheckpoints(lambda state: kept.append(copy.deepcopy(state)))
     whole = fit(learner(sliced_loaders), [ShortEpochCallback(0.5), save])
-    assert [(state["epoch"], state["loader"]["epoch"]) for state in kept] == [
-        (i, i) for i in range(4)
-    ]
+    assert [state["epoch"] for state in kept] == [0, 1, 2, 3]
+    assert [state["loader"]["epoch"] for state in kept] == [0, 1, 2, 3]
     resumed = fit(learner(sliced_loaders), [Resume(kept[1]), ShortEpochCallback(0.5)])
     assert state(resumed) == state(whole)
 
