@@ -12,7 +12,7 @@ import torch
 from fastai.data.core import Datasets, TfmdDL
 from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorCategory
-from fastai.vision.core import TensorImage
+from fastai.vision.core import PILImage, TensorImage
 from fastcore.basics import chunked
 from fasttransform import Pipeline
 
@@ -178,7 +178,8 @@ class ResidentDL(TfmdDL):
         if len(self.dataset.tls) > 1:
             batch += (TensorCategory(torch.from_numpy(self.images.labels_of(indices))),)
         if any(_acts(pipeline) for pipeline in (self.after_item, self.before_batch)):
-            return self.do_batch([self.after_item(item) for item in zip(*batch, strict=True)])
+            items = zip(map(PILImage.create, x), *batch[1:], strict=True)  # as the dataset's are
+            return self.do_batch([self.after_item(item) for item in items])
         return batch
 
     @property

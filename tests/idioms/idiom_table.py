@@ -11,7 +11,12 @@ dls.vocab
 dls.c, dls.bs, dls.n, dls.n_inp, dls.device, len(dls)
 len(dls.train), len(dls.valid), len(dls.train_ds), len(dls.valid_ds)
 dls.train_ds[3][1], dls.valid_ds[2][1], dls.valid_ds.split_idx
-dls.train_ds.vocab, dls.valid_ds.n_inp
+dls.train_ds.vocab, dls.vocab.o2i["3"], dls.vocab.map_ids([1, 2]), dls.categorize.vocab
+dls.train_ds.categorize.decode(TensorCategory(3)), dls.tfms[1][-1].vocab
+dls.train.shuffle, dls.valid.shuffle, dls.train.drop_last
+[np.array(image) for image, _ in dls.valid_ds[:2]], dls.train_ds[0]
+dls.valid.do_item(3), dls.valid.do_batch([dls.valid.do_item(i) for i in range(3)])
+dls.new_empty().valid.n
 dls.after_batch.normalize.mean, dls.after_batch.normalize.std
 dls.after_batch.int_to_float_tensor.div
 sorted(y for b in dls.train for y in b[1].tolist())
@@ -28,6 +33,11 @@ dls.train.new(get_idxs=lambda: list(range(8))).one_batch()[1]
 dls.train.new(get_idxs=lambda: [3] * 8).one_batch()[1]
 dls.valid.new(num_workers=1).one_batch()
 dls.valid.new(dls.valid_ds).one_batch()
+dls.train.shuffle = False; dls.train.one_batch()[1]
+dls.train.drop_last = True; len(dls.train)
+dls.add_tfms([Resize(16)], "after_item"); dls.valid.one_batch()
+dls.add_tfms([Resize((24, 20), ResizeMethod.Squish)], "after_item"); dls.test_dl(files).one_batch()
+dls.valid.new(after_item=[RandomResizedCrop(24), ToTensor()]).one_batch()
 DataLoaders(dls.train, dls.valid).valid.one_batch()
 pickle.loads(pickle.dumps(dls)).valid.one_batch()
 copy.deepcopy(dls).valid.one_batch()
@@ -38,6 +48,9 @@ dls.valid.show_batch()
 dls.valid.show_batch(max_n=4, nrows=1, figsize=(6, 2))
 dls.valid.show_batch(b=dls.valid.one_batch(), max_n=2)
 dls.valid.show_batch(unique=True)
+dls.train_ds.show(dls.train_ds[0]); show_at(dls.train_ds, 0); dls.valid_ds[0][0].show()
+dls.valid.show_results(dls.valid.one_batch(), torch.zeros(16).long())
+x, = first(dls.test_dl(files)); TensorImage(dls.train.decode((x,))[0][0]).show()
 # Other pictures
 dls.test_dl(files).one_batch()
 dls.test_dl(files, bs=2).n
@@ -50,7 +63,9 @@ learn.predict(str(files[0]))
 learn.predict(PILImage.create(files[1]))
 learn.predict(np.array(Image.open(files[1])))
 learn.predict(dls.valid_ds.items[2])
-learn.get_preds(dl=dls.test_dl(files))
+learn.get_preds(dl=dls.test_dl(files), with_decoded=True, with_input=True)
+dls.loaders.append(dls.test_dl(files)); learn.get_preds(ds_idx=2)
+learn.show_results(dl=dls.test_dl(dls.valid_ds.items[:4], with_labels=True))
 # Evaluation
 learn.get_preds()
 learn.get_preds(ds_idx=1, with_input=True, with_decoded=True, with_loss=True)
@@ -58,6 +73,10 @@ learn.get_preds(with_targs=False)
 learn.get_preds(with_preds=False, with_loss=True)
 learn.get_preds(act=noop)
 learn.get_preds(reorder=False)
+accuracy(*learn.get_preds())
+xb, yb = dls.valid.one_batch(); accuracy(learn.model.eval()(xb), yb)
+with learn.validation_context(): learn._do_epoch_validate(1)
+with learn.loss_not_reduced(): learn.loss_func(torch.zeros(3, 10), torch.zeros(3).long())
 learn.get_preds(dl=dls.valid)
 learn.get_preds(dl=dls.valid.new(shuffle=True))
 learn.get_preds(dl=[dls.valid.one_batch()])
@@ -86,6 +105,9 @@ learn.save("a", with_opt=False); learn.load("a", with_opt=False).get_preds()
 copy.deepcopy(learn).get_preds()
 learn.dls = DataLoaders(dls.train.new(bs=8), dls.valid.new(bs=8)); learn.get_preds()
 learn.opt_func = Adam; learn.create_opt(); learn.opt.hypers
+learn.create_opt(); learn.opt.set_hyper("lr", 1e-3); learn.opt.hypers
+learn.loss_func.activation(torch.zeros(1, 10)), learn.loss_func.decodes(torch.eye(10))
+learn.layer1 is learn.model.layer1
 # Interpretation
 found.confusion_matrix()
 found.most_confused(min_val=1)
@@ -133,6 +155,7 @@ dls.train.new(cls=WeightedDL, wgts=np.arange(1, 49)).one_batch()
 half = dls.train.new(cls=PartialDL, partial_n=32); len(half), half.one_batch(), len(list(half))
 dls.train.new(cls=TfmdDL).one_batch()
 dls.train.new(shuffle=False).one_batch()
+dls.train.bs = 8; dls.train.one_batch()
 dls.train.new(bs=4, drop_last=True).one_batch()
 dls.train.new(n=20).one_batch()
 dls.train.new(torch.utils.data.Subset(dls.train_ds, range(8))).one_batch()
@@ -146,6 +169,9 @@ dls.add_tfms(aug_transforms(size=24), "after_batch"); dls.valid.one_batch()
 dls.add_tfms([RandomErasing(p=1.0)], "after_batch"); dls.one_batch()
 dls.add_tfms([Brightness()], "after_batch"); learn.fit(1); learn.tta()
 dls.add_tfms([Contrast(), Saturation(), Hue()], "after_batch"); learn.fit(1); dls.show_batch()
+dls.add_tfms([FlipItem(1.0), Resize(16)], "after_item"); dls.one_batch()
+dls.train.new(after_item=[RandomResizedCrop(24), ToTensor()]).one_batch()
+dls.train.after_batch.add(Brightness()); dls.one_batch()
 dls.train.new(after_batch=[IntToFloatTensor(), *aug_transforms()]).one_batch()
 # Fits
 learn.fit(1); learn.recorder.values
@@ -163,6 +189,7 @@ learn.fit_one_cycle(1, moms=(0.95, 0.85, 0.95)); learn.recorder.plot_sched()
 learn.fit_one_cycle(1, moms=(0.95, 0.85, 0.95)); learn.recorder.hps
 learn.fine_tune(1); learn.recorder.values
 learn.fine_tune(2, base_lr=1e-3, freeze_epochs=2); len(learn.recorder.losses)
+learn.fit_one_cycle(1); learn.recorder.plot_sched("lr")
 learn.fit_flat_cos(1, 1e-3); learn.recorder.plot_sched()
 learn.fit_sgdr(2, 1); learn.recorder.plot_sched()
 learn.fit(1, cbs=ParamScheduler({"lr": SchedExp(1e-3, 1e-2)})); learn.recorder.lrs
@@ -270,7 +297,7 @@ OTHER = {
     "dls.decode_batch(dls.valid.one_batch(), max_n=3)": BYTES,
     "dls.train.show_batch(show=False, unique=True)": BYTES,
     "learn.predict(files[0], with_input=True)": BYTES,
-    "dls.train_ds[0][0]": "the items of a dataset are pixels, where fastai opens files",
+    'dls.add_tfms([IntToFloatTensor()], "after_batch"); dls.valid.one_batch()': "once, not twice",
     "learn.fit_one_cycle(1, 1e-2); learn.recorder.lrs": "the lines of the cycle are straight",
     "learn.fit_one_cycle(1); sorted(learn.recorder.hps)": "momentum stays the optimiser's",
     "defaults_of(learn.fit_one_cycle)": "the peak is after 5/24, and the end is the start",
