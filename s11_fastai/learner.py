@@ -17,6 +17,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
+from fastai.vision.core import PILImage
 from fastcore.foundation import L
 from numpy.typing import ArrayLike
 from torch import nn
@@ -74,7 +75,7 @@ class S11Learner(Learner):
         """
         images = getattr(self.dls.valid, "images", None)
         if images is not None and not isinstance(item, Integral):
-            item = as_image(item, images.train.images.shape[1:3])
+            item = PILImage.create(as_image(item, images.train.images.shape[1:3]))
         return super().predict(item, **kwargs)
 
     def fit_one_cycle(
