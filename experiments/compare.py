@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from s11_fastai.cli import Parser, command_line
+from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error, printable
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def compare(args: argparse.Namespace) -> None:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="compare.py", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folder of a run")
-    parser.add_argument(
-        "--out", type=Path, default=Path("compare.png"), help="the picture (default compare.png)"
-    )
+    picture = Path("compare.png")
+    add = parser.add_argument
+    add("runs", type=path_flag, nargs="+", metavar="RUN", help="the folder of a run")
+    add("--out", type=path_flag, default=picture, help=f"the picture (default {picture})")
     args = parser.parse_args(argv)
     if args.out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise S11Error(f"--out {args.out} must end in .png, .svg or .pdf")

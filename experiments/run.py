@@ -8,6 +8,7 @@ torchrun --nproc_per_node 2 experiments/run.py --out runs/full --resume
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
         ):
             if folder.results:
                 s11.say(f"{out} is finished: {s11.summary(folder.results)}")
-                return None
+                return s11.load_run(out, data=settings.data) if sys.flags.interactive else None
             images = processes.main_first(lambda: s11.load_images(settings.data, settings.holdout))
             if processes.is_main:
                 s11.say(images.describe())
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
                     bounds.lr_max,
                     div=bounds.ratio,
                     div_final=bounds.ratio,
-                    pct_start=settings.peak_epoch / settings.epochs,
+                    pct_start=settings.pct_start,
                     cbs=[*run.callbacks(), *report.callbacks()],
                 )
                 run.finish(report.draw)

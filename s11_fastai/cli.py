@@ -14,14 +14,16 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from s11_fastai.errors import DivergedError, S11Error, Stopped, printable
-from s11_fastai.runs.settings import Settings, read_config, setting_kinds, updated
+from s11_fastai.runs.settings import RECIPES, Settings, read_config, setting_kinds, updated
 from s11_fastai.signals import StopSignals
+from s11_fastai.streams import lasting_streams
 
 _OTHER_PLACE = "mend the permissions or choose another place"
 _REMEDIES = {
@@ -63,30 +65,77 @@ def command_line(script: str, argv: list[str] | None = None) -> Iterator[StopSig
 
     `script` is the file that was called, `argv` its words.
 
-    S11Error and OSError give 2, DivergedError 3, a signal 128 and its number. Where a run can go
-    on, the line names the command. Of a stop or a divergence, which all processes of a run share,
-    the main one alone speaks.
+    S11Error, OSError and a lack of memory give 2, DivergedError 3, a signal 128 and its number.
+    Where a run can go on, the line names the command. Of a stop or a divergence, which all
+    processes of a run share, the main one alone speaks.
     """
     # Threads that wait for each other sleep, so that two runs on one machine, or a run and its
     # user's other work, do not slow each other down. It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    is_main, prog = os.environ.get("RANK", "0") == "0", Path(script).name
-    try:
-        with StopSignals() as signals:
-            yield signals
-    except S11Error as error:
-        diverged = isinstance(error, DivergedError)
+    is_main = os.environ.get("RANK", "0") == "0"
+    with lasting_streams():
+        try:
+            with StopSignals() as signals:
+                yield signals
+        except (S11Error, OSError, MemoryError, RuntimeError, Stopped) as error:
+            message = message_of(error, script, argv)
+            if message is None:
+                raise
+            speaks = is_main or not isinstance(error, Stopped | DivergedError)
+            code = getattr(error, "exit_code", S11Error.exit_code)
+            _exit(Path(script).name, message if speaks else "", code)
+
+
+def message_of(error: BaseException, script: str, argv: list[str] | None) -> str | None:
+    """One line on what ended the script, and what to do; None for a fault of the program."""
+    go_on = _go_on(script, error, argv)
+    if isinstance(error, Stopped):
+        return f"stopped; {go_on or error.advice}"
+    if isinstance(error, S11Error):
         kept = getattr(error, "run_folder", None)
         more = f"; the last good checkpoint is in {kept / 'checkpoint'}" if kept else ""
-        _exit(prog, as_flags(f"{error}{more}") if is_main or not diverged else "", error.exit_code)
-    except OSError as error:
+        return as_flags(f"{error}{more}")
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0, "look at the path and try again")
-        then = f", then {command}" if (command := _go_on(script, error, argv)) else ""
-        _exit(prog, f"{where}{error.strerror or error}; {remedy}{then}", S11Error.exit_code)
-    except Stopped as stop:
-        what = _go_on(script, stop, argv) or stop.advice
-        _exit(prog, f"stopped; {what}" if is_main else "", stop.exit_code)
+        then = f", then {go_on}" if go_on else ""
+        return f"{where}{error.strerror or error}; {remedy}{then}"
+    if what := lack_of_memory(error):
+        return as_flags(f"{what}: give a smaller `bs` or `width`, or close other programs")
+    return None
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """What was asked for, where the error says that there was no memory for it."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", text):
+        return None
+    asked = re.search(r"allocate ([\d.]+ \w+)", text)
+    total = re.search(r"total capacity of ([\d.]+ \w+)", text)
+    there = total[1] if total else _memory_of_computer()
+    return (
+        "out of memory"
+        + (f" where {_readable(asked[1])} more were needed" if asked else "")
+        + (f", of {there} in all" if there else "")
+    )
+
+
+def _memory_of_computer() -> str | None:
+    try:
+        return _readable(f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')} bytes")
+    except (AttributeError, ValueError, OSError):  # as on Windows
+        return None
+
+
+def _readable(size: str) -> str:
+    """A number of bytes in GiB; what has another unit as it is."""
+    number, unit = size.split()
+    return f"{int(number) / 2**30:,.1f} GiB" if unit == "bytes" else size
+
+
+def path_flag(word: str) -> Path:
+    """The path that a flag names; a shell leaves ~ as it is in --out=~/run."""
+    return Path(os.path.expanduser(word))
 
 
 def as_flags(message: str) -> str:
@@ -124,8 +173,10 @@ def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
     """
     given = vars(_parser().parse_args(argv))
     options = Options(*(given.pop(name) for name in Options._fields))
-    if given.pop("demo", False):
-        given = DEMO | given
+    for short in (RECIPES.get(given.pop("recipe", "")), given.pop("demo", False) and DEMO):
+        given = (short or {}) | given
+    if given.get("data") not in (None, "", "digits"):
+        given["data"] = os.path.abspath(os.path.expanduser(given["data"]))
     if options.resume and options.out is None:
         raise S11Error("--resume needs --out: name the folder of the run")
     if not 0 <= options.checkpoint_minutes < math.inf:
@@ -144,6 +195,13 @@ def _parser() -> Parser:
     add = parser.add_argument
     short = " ".join(words_of(DEMO))
     add("--demo", action="store_true", default=argparse.SUPPRESS, help=f"short for {short}")
+    long = "; ".join(f"{name}: {' '.join(words_of(all_))}" for name, all_ in RECIPES.items())
+    add(
+        "--recipe",
+        choices=RECIPES,
+        default=argparse.SUPPRESS,
+        help=f"settings that belong together ({long})",
+    )
     kinds = setting_kinds()
     for each in fields(Settings):
         default = "" if each.default is None else f" (default {each.default})"
@@ -156,7 +214,7 @@ def _parser() -> Parser:
         )
     add(
         "--out",
-        type=Path,
+        type=path_flag,
         default=None,
         help="the run's folder (default runs/<date>-<time>-<data>)",
     )
@@ -178,11 +236,27 @@ def _go_on(script: str, error: BaseException, argv: list[str] | None) -> str:
         return ""
     minutes = _parser().parse_args(argv).checkpoint_minutes
     more = "" if minutes == CHECKPOINT_MINUTES else f" --checkpoint-minutes {minutes:g}"
-    return f"go on with: {command_to_resume(folder, os.path.relpath(script))}{more}"
+    return f"go on with: {command_to_resume(folder, _shown(script))}{more}"
+
+
+def _shown(script: str) -> str:
+    """How the script is called from here."""
+    try:
+        return os.path.relpath(script)
+    except ValueError:  # on Windows, from another drive
+        return script
 
 
 def _exit(prog: str, message: str, code: int) -> NoReturn:
     if message:
-        with suppress(OSError):  # whoever read it may be gone
-            print(f"{prog}: {printable(message)}", file=sys.stderr)
+        print(f"{prog}: {printable(message)}", file=sys.stderr)
+    if sys.flags.interactive:  # Python goes on to a prompt, and would show where this is
+        sys.excepthook = _show_errors_alone
     sys.exit(code)
+
+
+def _show_errors_alone(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if kind is not SystemExit:
+        sys.__excepthook__(kind, error, traceback)

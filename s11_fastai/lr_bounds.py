@@ -33,6 +33,10 @@ class LRBounds:
     lrs: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()
 
+    def __repr__(self) -> str:
+        found = f"a range test of {len(self.lrs)} steps" if self.lrs else "given by hand"
+        return f"LRBounds(lr_min={self.lr_min:.4g}, lr_max={self.lr_max:.4g}, {found})"
+
     @property
     def ratio(self) -> float:
         """How many times the lower bound the upper one is: `div` and `div_final` of one cycle."""

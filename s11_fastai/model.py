@@ -30,7 +30,7 @@ class S11ResNet(nn.Module):
 
     def __init__(self, n_classes: int = 10, width: int = 64, logit_scale: float = 1.0) -> None:
         super().__init__()
-        self.logit_scale = logit_scale
+        self.width, self.logit_scale = width, logit_scale
         self.prep = nn.Sequential(_conv(3, width, bias=True), nn.BatchNorm2d(width), nn.ReLU())
         self.layer1 = nn.Sequential(*_down(width, 2 * width), Residual(2 * width))
         self.layer2 = nn.Sequential(*_down(2 * width, 4 * width))

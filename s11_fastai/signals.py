@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once, or while something must be finished first, as soon as it is."""
+"""Signals that ask a program to stop: at once, or while something must be finished, after it."""
 
 import os
 import signal
@@ -7,14 +7,17 @@ from types import FrameType
 
 from s11_fastai.errors import Stopped
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A person's Ctrl-C and `kill`: whoever repeats them means it.
+_COMMANDS = (signal.SIGINT, signal.SIGTERM)
+# A terminal that closes, and Slurm's warning before the time is up: they may come several times.
+_WARNINGS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
 class StopSignals:
     """While it is entered, a first signal raises Stopped, or only asks to stop while `patient`.
 
-    A second one is left to the system, which ends the process at once. In a thread that is not
-    the main one, where Python handles no signals, it does nothing.
+    After a Ctrl-C or SIGTERM the next one is left to the system, which ends the process at once.
+    In a thread that is not the main one, where Python handles no signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -22,8 +25,10 @@ class StopSignals:
         self.patient = False
 
     def __enter__(self) -> "StopSignals":
+        # Under nohup a hang-up is ignored, and shall be.
+        numbers = [n for n in _WARNINGS if signal.getsignal(n) is not signal.SIG_IGN]
         try:
-            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            self._before = {n: signal.signal(n, self._handle) for n in (*_COMMANDS, *numbers)}
         except ValueError:
             self._before = {}
         return self
@@ -43,9 +48,12 @@ class StopSignals:
             raise Stopped(self.asked)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        self.asked = number
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        for each in _WARNINGS:
+            signal.signal(each, signal.SIG_IGN)
+        if number in _COMMANDS:
+            for each in _COMMANDS:
+                signal.signal(each, signal.SIG_DFL)
+        self.asked = self.asked or number
         if not self.patient:
             raise Stopped(number)
         # Not print(), which the signal may have interrupted; whoever read it may be gone.

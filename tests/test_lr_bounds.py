@@ -9,7 +9,7 @@ from test_learner import small_learner
 
 from s11_fastai import find_lr_bounds
 from s11_fastai.errors import S11Error
-from s11_fastai.lr_bounds import bounds_of
+from s11_fastai.lr_bounds import LRBounds, bounds_of
 
 LRS = np.geomspace(1e-7, 10, 97)
 
@@ -166,3 +166,9 @@ def test_given_bounds_skip_the_test(images):
     assert find_lr_bounds(learn, None, 5.0).lr_max == 5.0
     with pytest.raises(S11Error, match="give both"):
         find_lr_bounds(learn, None, 1e-9)
+
+
+def test_bounds_are_one_short_line_at_a_prompt():
+    found = LRBounds(0.00123456, 0.4, tuple(LRS), tuple(curve()))
+    assert repr(found) == ("LRBounds(lr_min=0.001235, lr_max=0.4, a range test of 97 steps)")
+    assert repr(LRBounds(0.1, 0.2)) == "LRBounds(lr_min=0.1, lr_max=0.2, given by hand)"

@@ -83,7 +83,7 @@ def fit(run: Run) -> None:
             bounds.lr_max,
             div=bounds.ratio,
             div_final=bounds.ratio,
-            pct_start=settings.peak_epoch / settings.epochs,
+            pct_start=settings.pct_start,
             cbs=[*run.callbacks(), *report.callbacks()],
         )
 

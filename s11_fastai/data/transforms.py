@@ -335,6 +335,7 @@ class NormalizeBytes(Normalize):
             torch.tensor(values, dtype=torch.float64)[None, :, None, None] for values in (mean, std)
         )
         super().__init__(means.float(), stds.float())
+        self.statistics = tuple(mean), tuple(std)
         self.scale, self.shift = (1 / (255 * stds)).float(), (-means / stds).float()
 
     @property

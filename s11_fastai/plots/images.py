@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from s11_fastai.plots.style import plain
+from s11_fastai.plots.style import ShowableFigure, plain
 
 
 def plot_samples(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Figure:
@@ -14,7 +14,7 @@ def plot_samples(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -
     images: uint8 (N, H, W, 3); labels: (N,); names: those of the classes.
     """
     rows = min(len(names), 20)
-    figure = Figure(figsize=(5.4, 0.85 * rows + 0.1), dpi=150, layout="constrained")
+    figure = ShowableFigure(figsize=(5.4, 0.85 * rows + 0.1), dpi=150, layout="constrained")
     for axes_row, label in zip(figure.subplots(rows, 5, squeeze=False), range(rows), strict=True):
         chosen = images[np.flatnonzero(labels == label)[:5]]
         for axes in axes_row:
@@ -32,7 +32,7 @@ def plot_samples(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -
 
 def plot_augmented(original: np.ndarray, augmented: np.ndarray) -> Figure:
     """One image, uint8 (H, W, 3), and 16 augmented versions of it, uint8 (16, H, W, 3)."""
-    figure = Figure(figsize=(9, 6.4), dpi=150, layout="constrained")
+    figure = ShowableFigure(figsize=(9, 6.4), dpi=150, layout="constrained")
     figure.suptitle("One image and 16 draws of pad-crop, flip and Cutout", fontsize=16)
     grid = figure.add_gridspec(4, 6)
     panels = [grid[1:3, 0:2], *(grid[row, column] for row in range(4) for column in range(2, 6))]

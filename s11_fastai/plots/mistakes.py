@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from s11_fastai.plots.style import short
+from s11_fastai.plots.style import ShowableFigure, short
 
 if TYPE_CHECKING:  # it imports torch, which a picture of a curve does without
     from s11_fastai.interpret import Predictions
@@ -132,7 +132,7 @@ def plot_confused_pairs(
     """
     if not pairs:
         return _only_text(f"No {split} image was misclassified")
-    figure = Figure(figsize=(9, 1.15 * len(pairs) + 0.8), dpi=150, layout="constrained")
+    figure = ShowableFigure(figsize=(9, 1.15 * len(pairs) + 0.8), dpi=150, layout="constrained")
     figure.suptitle(f"The pairs most often confused among the {split} images", fontsize=16)
     grid = figure.subplots(len(pairs), 6, squeeze=False, width_ratios=[2.6, 1, 1, 1, 1, 1])
     for row, (actual, predicted, count), shown in zip(grid, pairs, examples, strict=True):
@@ -167,7 +167,7 @@ def _places(
     width = side * sum(widths) + gap * (len(widths) - 1) + 0.2
     height = rows * (side + above + gap) + head
     width = max(width, 0.13 * len(title))  # as wide as its title
-    figure = Figure(figsize=(width, height), dpi=150)
+    figure = ShowableFigure(figsize=(width, height), dpi=150)
     figure.suptitle(title, fontsize=16, y=1 - 0.1 / height, va="top")
     layout = {
         "left": 0.1 / width,
@@ -184,7 +184,7 @@ def _places(
 
 
 def _only_text(text: str) -> Figure:
-    figure = Figure(figsize=(8, 2), dpi=150)
+    figure = ShowableFigure(figsize=(8, 2), dpi=150)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=16)
     return figure
 

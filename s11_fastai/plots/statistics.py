@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from s11_fastai.plots.style import BLUE, GREY, ORANGE, figure_with_axes, short
+from s11_fastai.plots.style import BLUE, GREY, ORANGE, ShowableFigure, figure_with_axes, short
 
 if TYPE_CHECKING:  # it imports torch, which a picture of a curve does without
     from s11_fastai.interpret import Calibration
@@ -24,7 +24,7 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], split: str) -> Figu
     `split` says which images were counted: "test" or "held-out".
     """
     side = min(max(0.62 * len(names), 3.2), 11)
-    figure = Figure(figsize=(2 * side + 2.4, side + 1.6), dpi=150, layout="constrained")
+    figure = ShowableFigure(figsize=(2 * side + 2.4, side + 1.6), dpi=150, layout="constrained")
     figure.suptitle(f"Confusion of the {split} images", fontsize=16)
     shares = 100 * (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     left, right = figure.subplots(1, 2)
@@ -58,7 +58,7 @@ def plot_per_class(
 
 def plot_calibration(found: Calibration, split: str) -> Figure:
     """The reliability diagram: the accuracy at each confidence, and how many images have it."""
-    figure = Figure(figsize=(7, 7), dpi=150, layout="constrained")
+    figure = ShowableFigure(figsize=(7, 7), dpi=150, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     middles, width = (found.edges[:-1] + found.edges[1:]) / 2, np.diff(found.edges) * 92
     accuracy, confidence = 100 * found.accuracy, 100 * found.confidence

@@ -24,6 +24,7 @@ from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.lock import RunFolder
 from s11_fastai.runs.records import Records, read_bounds, readable, to_csv
 from s11_fastai.runs.settings import Settings, read_config
+from s11_fastai.runs.weights import Classifier
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import ImageSet
 
@@ -108,6 +109,7 @@ class Run(Follower):
         super().__init__(settings, learn, processes, signals)
         self.folder, self.images, self.env = folder, images, dict(env)
         self.bounds: LRBounds | None = None
+        self.about = Classifier.of(learn).about()
         self.best_weights: dict[str, torch.Tensor] = {}
         self.record = RecordEpochs(self._write_epoch)
         self.saver = SaveCheckpoints(self._write_checkpoint, checkpoint_minutes)
@@ -183,7 +185,8 @@ class Run(Follower):
         its end, raise Stopped.
         """
         super().finish()
-        self.folder.write_tensors("model.safetensors", self.learn.model.state_dict())
+        weights = self.learn.model.state_dict()
+        self.folder.write_tensors("model.safetensors", weights, self.about)
         results = self._results(self.record.history)
         page = draw(replace(self.records(), results=results))
         self.folder.write_json("results.json", results)
@@ -231,7 +234,7 @@ class Run(Follower):
         if best_of(self.record.history) is self.record.history[-1]:
             weights = get_model(self.learn.model).state_dict()
             self.best_weights = {k: v.detach().clone() for k, v in weights.items()}
-            self.folder.write_tensors("best.safetensors", self.best_weights)
+            self.folder.write_tensors("best.safetensors", self.best_weights, self.about)
         self._write_tables()
 
     def _write_tables(self) -> None:
@@ -262,7 +265,7 @@ class Run(Follower):
         self.bounds = LRBounds(**values | {k: tuple(values[k]) for k in ("lrs", "losses")})
         self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         if self.record.history:
-            self.folder.write_tensors("best.safetensors", self.best_weights)
+            self.folder.write_tensors("best.safetensors", self.best_weights, self.about)
             self._write_tables()
         else:  # a stop may have come between the first epoch's records and its checkpoint
             self.folder.remove("history.csv", "steps.csv", "best.safetensors")

@@ -42,6 +42,9 @@ class ImageSet:
             f"fingerprint {self.fingerprint[:12]}"
         )
 
+    def __repr__(self) -> str:
+        return f"ImageSet({self.describe()})"
+
     def facts(self) -> dict:
         """What `env.json` keeps of the images."""
         return {

@@ -122,6 +122,36 @@ def test_a_signal_raises_at_once_but_waits_where_patience_is_asked_for():
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize("warning", ["SIGHUP", "SIGUSR1"])
+def test_a_closed_terminal_and_slurms_warning_stop_too_however_often_they_come(warning):
+    number = getattr(signal, warning)
+    before = signal.getsignal(number)
+
+    def work():
+        with StopSignals() as signals:
+            signals.be_patient()
+            for _ in range(2):
+                os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGTERM)  # the first command: still patient
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            signals.raise_if_asked()
+
+    with pytest.raises(Stopped) as stop:
+        work()
+    assert stop.value.exit_code == 128 + number
+    assert signal.getsignal(number) == before
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.asked is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
 def test_no_decoding_process_outlives_the_one_that_asked():
     alive, held = os.pipe()

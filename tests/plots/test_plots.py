@@ -1,5 +1,9 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 from s11_fastai.plots import plot_accuracy, plot_loss, plot_lr_find, plot_samples, plot_schedule
@@ -40,6 +44,19 @@ def test_the_schedule_says_where_its_peak_is():
     axes = plot_schedule([0, 0.5, 1, 1.5], [0.1, 0.2, 0.3, 0.2]).axes[0]
     assert [text.get_text() for text in axes.texts] == ["0.3 at epoch 1"]
     assert axes.get_ylim()[0] == 0
+
+
+def test_a_figure_is_shown_at_a_prompt_and_held_by_nobody_else():
+    code = (
+        "import matplotlib; matplotlib.use('template')\n"  # a backend with windows, but no screen
+        "import matplotlib.pyplot as plt\n"
+        "from s11_fastai.plots import plot_clr\n"
+        "figure = plot_clr(0.1, 0.2, 5, 1)\n"
+        "figure.show(); figure.show()\n"
+        "assert figure.canvas.manager.canvas.figure is figure\n"
+        "assert not plt.get_fignums()"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
 
 
 def test_samples_stand_in_rows_with_the_names_of_their_classes():

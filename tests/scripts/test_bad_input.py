@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import run
+import torch
 from helpers import BOUNDS, SMALL
 from PIL import Image
 
@@ -25,7 +26,8 @@ def refused(argv, capsys) -> str:
     ("argv", "says"),
     [
         (["--data", "nowhere"], "does not exist"),
-        (["--epochs", "5"], "above --peak-epoch"),
+        (["--epochs", "5", "--peak-epoch", "5"], "above --peak-epoch"),
+        (["--epochs", "0"], "--epochs must be 1"),
         (["--peak-epoch", "0"], "--peak-epoch must be 1"),
         (["--lr-min", "0.1", "--lr-max", "0.1"], "must be below"),
         (["--lr-min", "0"], "above 0"),
@@ -54,6 +56,51 @@ def test_an_out_that_holds_a_run_is_kept(finished, pets, capsys):
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert "holds a run" in refused(["--data", pets, "--out", out, *SMALL], capsys)
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "out of memory, of "),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate "
+                "memory: you tried to allocate 137438953472 bytes. Error code 12"
+            ),
+            "out of memory where 128.0 GiB more were needed, of ",
+        ),
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of "
+                "7.79 GiB of which 1.00 GiB is free.\nProcess 1 has more."
+            ),
+            "out of memory where 2.50 GiB more were needed, of 7.79 GiB in all: "
+            "give a smaller --bs or --width, or close other programs",
+        ),
+    ],
+    ids=["python", "cpu", "cuda"],
+)
+def test_a_lack_of_memory_is_one_line(argv, capsys, monkeypatch, error, says):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("s11_fastai.learner.S11Learner.one_batch", fails)
+    assert says in refused(argv, capsys)
+
+
+def test_a_lack_of_memory_that_is_real_is_one_line(pets, tmp_path, capsys):
+    out = ["--out", tmp_path / "r", "--data", pets, *BOUNDS, "--epochs", "1"]
+    said = refused([*out, "--width", 200_000], capsys)
+    assert "GiB more were needed" in said
+
+
+def test_a_fault_of_the_program_is_a_traceback(argv, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("s11_fastai.learner.S11Learner.one_batch", fails)
+    with pytest.raises(RuntimeError, match="a fault"):
+        run.main([str(a) for a in argv])
 
 
 def test_an_out_that_is_a_file_or_not_empty_is_kept(tmp_path, pets, capsys):

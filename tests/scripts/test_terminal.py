@@ -8,9 +8,11 @@ import sys
 import termios
 import threading
 
+import pytest
 import run
 from helpers import BOUNDS, ROOT, SMALL, help_without_heavy_imports
 
+from s11_fastai import load_run
 from s11_fastai.cli import run_flags
 
 
@@ -73,6 +75,37 @@ def test_at_a_prompt_there_is_a_bar_and_then_learn(pets, tmp_path):
     assert printed.splitlines()[-1] == "12"
 
 
+def at_a_prompt(*argv, typed=""):
+    """What `python -i experiments/run.py` printed, and said on stderr, where this was typed."""
+    done = subprocess.run(
+        [sys.executable, "-i", "experiments/run.py", *map(str, argv)],
+        cwd=ROOT,
+        env=environment(),
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.stdout, done.stderr
+
+
+def test_a_finished_run_is_opened_at_a_prompt(finished):
+    printed, said = at_a_prompt(
+        *("--out", finished[0], "--resume"), typed="print(learn.predict(0)[2].tolist())\n"
+    )
+    assert "is finished: final accuracy" in printed.splitlines()[0]
+    assert printed.splitlines()[-1] == str(load_run(finished[0]).predict(0)[2].tolist())
+    assert "Traceback" not in said
+
+
+def test_an_error_at_a_prompt_is_one_line_too(tmp_path):
+    _, said = at_a_prompt("--out", tmp_path, "--bs", "0")
+    assert said.splitlines()[0].startswith("run.py: --bs must be 1 or more")
+    assert "Traceback" not in said
+    _, said = at_a_prompt("--bs", "0", typed="1 / 0\n")
+    assert "ZeroDivisionError" in said
+
+
 def test_help_needs_nothing_heavy():
     assert "--holdout" in help_without_heavy_imports("run", "main")
 
@@ -82,3 +115,33 @@ def test_demo_is_three_flags_and_a_flag_beside_it_wins():
     assert (args.data, args.width, args.bs) == ("digits", 16, 8)
     args, _ = run_flags([])
     assert (args.data, args.width, args.bs, args.epochs, args.peak_epoch) == (None, 64, 512, 24, 5)
+
+
+def test_a_recipe_is_short_for_its_settings_and_a_flag_beside_it_wins():
+    settings, _ = run_flags(["--recipe", "reference", "--lr-max", "0.1", "--demo"])
+    assert (settings.momentum, settings.wd, settings.lr_min) == (0.95, 0, 0.00088)
+    assert (settings.lr_max, settings.width) == (0.1, 16)
+    with pytest.raises(SystemExit):
+        run_flags(["--recipe", "another"])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "peak", "pct_start"),
+    [(24, 5, 5 / 24), (1, None, 5 / 24), (2, 1, 1 / 2), (3, 1, 1 / 3), (10, 2, 1 / 5)],
+)
+def test_the_peak_comes_in_proportion_unless_it_is_given(epochs, peak, pct_start):
+    settings, _ = run_flags(["--epochs", str(epochs)])
+    assert (settings.peak_epoch, settings.pct_start) == (peak, pct_start)
+    settings, _ = run_flags(["--epochs", "24", "--peak-epoch", "7"])
+    assert settings.pct_start == 7 / 24
+
+
+def test_paths_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    settings, options = run_flags(["--data", "images", "--out=~/run"])
+    assert settings.data == str(tmp_path / "images")
+    assert options.out == tmp_path / "home/run"
+    settings, _ = run_flags(["--data", "~/images"])
+    assert settings.data == str(tmp_path / "home/images")
+    assert run_flags(["--data", "digits"])[0].data == "digits"

@@ -1,0 +1,116 @@
+"""The accuracy and loss of trained weights on the test images, from a file or from a run.
+
+    python experiments/evaluate.py --weights model.safetensors --data path/to/cifar10.tgz
+    python experiments/evaluate.py runs/full
+
+Of a run that was evaluated on held-out images, this is the accuracy on the test images: to be
+looked at once, when all choices have been made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from typing import TYPE_CHECKING
+
+from s11_fastai.cli import Parser, command_line, path_flag
+from s11_fastai.errors import S11Error
+
+if TYPE_CHECKING:
+    from s11_fastai.runs.weights import Classifier
+    from s11_fastai.sources import ImageSet
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate what the flags name, and say what came of it."""
+    with command_line(__file__, argv):
+        evaluate(parse(argv))
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """One pass over the test images."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
+    from s11_fastai.runs.weights import round_to_float16, write_weights
+
+    classifier, images = of_run(args) if args.run else of_file(args)
+    if args.publish:
+        round_to_float16(classifier)
+    found = claim_of(classifier, images)
+    print(images.describe())
+    print(f"accuracy {found['accuracy']:.2%} of the test images, loss {found['loss']:.4f} nats")
+    claim = classifier.claim or {}
+    if claim.get("data_fingerprint") == found["data_fingerprint"]:
+        same = claim["accuracy"] == found["accuracy"]
+        print(f"its file claims {claim['accuracy']:.2%}: {'the same' if same else 'not the same'}")
+    if args.publish:
+        write_weights(args.publish, classifier, found)
+        print(f"the weights are in {args.publish}, as float16, with that claim")
+
+
+def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
+    """The final network of a finished run, and all images that it came from."""
+    from s11_fastai import load_images, load_run
+    from s11_fastai.runs.records import read_records
+    from s11_fastai.runs.weights import Classifier
+
+    records = read_records(args.run)
+    if not records.results:
+        raise S11Error(f"{args.run} is not finished: finish the run first")
+    data, holdout = args.data or records.settings.data, records.settings.holdout
+    learn = load_run(args.run, data=data, device=args.device)
+    if holdout:
+        own = records.results["final_accuracy"]
+        print(f"the run's own figure, of {holdout:,} held-out images: accuracy {own:.2%}")
+    return Classifier.of(learn), load_images(data)
+
+
+def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
+    """The network in a file, and images of its classes."""
+    from s11_fastai import load_images
+    from s11_fastai.environment import pick_device
+    from s11_fastai.runs.weights import read_weights
+
+    classifier = read_weights(args.weights, pick_device(args.device))
+    images = load_images(args.data)
+    if images.classes != classifier.classes:
+        raise S11Error(
+            f"{images.name} has other classes than the weights: give `data`, images of "
+            f"{', '.join(classifier.classes):.80}"
+        )
+    return classifier, images
+
+
+def claim_of(classifier: Classifier, images: ImageSet) -> dict:
+    """Accuracy and loss on the test images, and which images these are."""
+    predictions = classifier.evaluate(images.valid)
+    return {
+        "accuracy": float((predictions.classes == predictions.labels).mean()),
+        "loss": float(predictions.losses.mean()),
+        "data": images.name,
+        "data_fingerprint": images.fingerprint,
+    }
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The flags; raises S11Error where they name no weights, or two."""
+    parser = Parser(
+        prog="evaluate.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("run", type=path_flag, nargs="?", help="the folder of a finished run")
+    add("--weights", type=path_flag, help="or a file of weights")
+    add("--data", help="the images, as run.py's --data (default: the run's, or CIFAR-10)")
+    add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
+    add("--publish", type=path_flag, metavar="FILE", help="write the weights there, as float16")
+    args = parser.parse_args(argv)
+    if (args.run is None) == (args.weights is None):
+        raise S11Error("give the folder of a run, or --weights and a file")
+    if args.publish and args.publish.exists():
+        raise S11Error(f"{args.publish} exists and is kept: give --publish another name")
+    return args
+
+
+if __name__ == "__main__":
+    main()

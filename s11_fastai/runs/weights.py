@@ -1,0 +1,140 @@
+"""Weights that explain themselves: from one file, any picture can be named without its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s11_fastai.data.transforms import NormalizeBytes, to_batch
+from s11_fastai.errors import S11Error
+from s11_fastai.interpret import Predictions, predict
+from s11_fastai.learner import S11Learner
+from s11_fastai.model import S11ResNet
+from s11_fastai.sources import Split
+from s11_fastai.storage import Damaged, read_tensors, write_tensors
+
+_BATCH, _LEAST_SIDE = 512, 32
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained S11ResNet with all that it takes to name a picture by it.
+
+    `classes` are the names of its outputs. Its images have `side` pixels a side and are normalised
+    with `mean` and `std`, a value for each channel on the scale of [0, 1]. `claim` is what its
+    file says that it reaches, such as an accuracy and on which images.
+    """
+
+    model: S11ResNet
+    classes: tuple[str, ...]
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    claim: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, learn: S11Learner) -> Classifier:
+        """The network of a Learner whose DataLoaders `get_dls` made."""
+        (normalize,) = (f for f in learn.dls.after_batch.fs if isinstance(f, NormalizeBytes))
+        side = learn.dls.valid.images.train.images.shape[1]
+        mean, std = normalize.statistics
+        return cls(learn.model, tuple(learn.dls.vocab), side, mean, std)
+
+    def log_probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Of images, uint8 (N, side, side, 3): float32 (N, C), for each class."""
+        return self.evaluate(Split(pixels, np.zeros(len(pixels), np.int64))).log_probabilities
+
+    def evaluate(self, split: Split) -> Predictions:
+        """What it says of images and labels, in float32.
+
+        Raises S11Error for images of another shape than its own, and for none.
+        """
+        n, *shape = split.images.shape
+        if shape != [self.side, self.side, 3]:
+            size = "x".join(map(str, shape[:2]))
+            raise S11Error(f"the network takes images of {self.side}x{self.side}, not {size}")
+        if not n:
+            raise S11Error("there is no image to look at: give some")
+        return predict(self.model, self._batches(split))
+
+    def _batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        normalize = NormalizeBytes(self.mean, self.std)
+        device = next(self.model.parameters()).device
+        for start in range(0, len(split.labels), _BATCH):
+            part = slice(start, start + _BATCH)
+            images = normalize(to_batch(split.images[part].copy()))
+            yield images.to(device), torch.from_numpy(split.labels[part])
+
+    def about(self) -> dict[str, Any]:
+        """What a file of its weights says beside them."""
+        return {
+            "network": type(self.model).__name__,
+            "width": self.model.width,
+            "logit_scale": self.model.logit_scale,
+            "classes": list(self.classes),
+            "side": self.side,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+def round_to_float16(classifier: Classifier) -> None:
+    """Make its weights what float16 can hold, which is half the size of a file."""
+    weights = classifier.model.state_dict()
+    classifier.model.load_state_dict({name: _halved(tensor) for name, tensor in weights.items()})
+
+
+def write_weights(path: Path, classifier: Classifier, claim: Mapping[str, Any]) -> None:
+    """Write a network as float16, with what it reaches so. Raises OSError."""
+    weights = classifier.model.state_dict()
+    halved = {name: _halved(tensor) for name, tensor in weights.items()}
+    write_tensors(path, halved, classifier.about() | {"claim": dict(claim)})
+
+
+def _channels(values: list[float]) -> tuple[float, ...]:
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+def read_weights(path: Path, device: torch.device) -> Classifier:
+    """The network in a file that a run or `write_weights` left; raises S11Error for another.
+
+    Its weights are float32, whatever the file holds.
+    """
+    try:
+        tensors, about = read_tensors(path)
+    except FileNotFoundError:
+        raise S11Error(f"{path} does not exist: give `weights`, a model.safetensors") from None
+    except Damaged as error:
+        raise S11Error(
+            f"{error}: give `weights`, a model.safetensors that a run has left"
+        ) from error
+    try:
+        if about["network"] != S11ResNet.__name__:
+            raise ValueError(f"network {about['network']!r:.40}")
+        classes, side = tuple(map(str, about["classes"])), int(about["side"])
+        mean, std = (_channels(about[name]) for name in ("mean", "std"))
+        if side < _LEAST_SIDE:
+            raise ValueError(f"images of {side}x{side}")
+        with torch.device("meta"):  # so that a width costs nothing before the weights have it
+            model = S11ResNet(len(classes), int(about["width"]), float(about["logit_scale"]))
+        weights = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        model.load_state_dict(weights, assign=True)
+    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
+        raise S11Error(
+            f"{path} does not say which network its weights are of ({why}): give `weights`, a "
+            "model.safetensors of this version"
+        ) from error
+    model = model.eval().to(device).to(memory_format=torch.channels_last)
+    return Classifier(model, classes, side, mean, std, about.get("claim"))

@@ -1,0 +1,67 @@
+"""stdout and stderr that outlive whoever reads them, and that can show any name."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+
+@contextmanager
+def lasting_streams() -> Iterator[None]:
+    """What is printed inside ends nothing: neither a closed terminal, a pipe without a reader or a
+    full disk behind it, nor a letter that the terminal's encoding lacks."""
+    _open_standard_descriptors()
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Lasting(before[0]), _Lasting(before[1])  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, _Lasting):
+                stream.settle()
+        sys.stdout, sys.stderr = before
+
+
+def _open_standard_descriptors() -> None:
+    """Give 0, 1 and 2 to the null device where they are closed.
+
+    The next file that is opened would get such a number, and so what is meant for a terminal.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+class _Lasting:
+    """A text stream that drops what it cannot write; Python's None for a stream drops all."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
+        if isinstance(self._stream, io.TextIOWrapper):
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # ValueError: it has been closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def settle(self) -> None:
+        """Let go of what cannot be written, which Python's exit would try once more."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,70 @@
+from contextlib import suppress
+
+import evaluate
+import pytest
+import run
+from helpers import BOUNDS, SMALL, help_without_heavy_imports
+
+from s11_fastai.storage import read_tensors
+
+
+@pytest.fixture
+def said(capsys):
+    """Call the script; what it printed, line by line, or its one line of an error."""
+
+    def call(*argv) -> list[str]:
+        capsys.readouterr()
+        with suppress(SystemExit):
+            evaluate.main([str(word) for word in argv])
+        out, err = capsys.readouterr()
+        return (out + err).splitlines()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def held_out(pets, tmp_path_factory, fewer_pictures):
+    """A run that was evaluated on held-out images, and its images."""
+    out = tmp_path_factory.mktemp("runs") / "held-out"
+    run.main(["--data", str(pets), "--out", str(out), "--holdout", "10", *SMALL, *BOUNDS])
+    return out, pets
+
+
+def test_a_run_that_chose_on_held_out_images_is_evaluated_on_the_test_images(held_out, said):
+    before, images, result = said(held_out[0])
+    assert before.startswith("the run's own figure, of 10 held-out images: accuracy ")
+    assert "50 training and 20 test images" in images
+    assert result.startswith("accuracy ")
+    assert "% of the test images, loss " in result
+
+
+def test_a_finished_run_has_the_accuracy_that_it_says(undisturbed, said):
+    *_, result = said(undisturbed[0])
+    final = undisturbed[1].recorder.values[-1][2]
+    assert result.startswith(f"accuracy {final:.2%} of the test images, loss ")
+
+
+def test_published_weights_claim_what_they_evaluate_to(held_out, tmp_path, said):
+    file = tmp_path / "model.safetensors"
+    *_, result, where = said(held_out[0], "--publish", file)
+    assert str(file) in where
+    claim = read_tensors(file)[1]["claim"]
+    assert result.startswith(f"accuracy {claim['accuracy']:.2%} of the test images")
+    *_, again, claimed = said("--weights", file, "--data", held_out[1])
+    assert again == result
+    assert claimed == f"its file claims {claim['accuracy']:.2%}: the same"
+    assert "is kept" in said(held_out[0], "--publish", file)[0]
+
+
+def test_what_cannot_be_evaluated_is_one_line(undisturbed, tmp_path, said):
+    weights = undisturbed[0] / "model.safetensors"
+    assert said() == ["evaluate.py: give the folder of a run, or --weights and a file"]
+    assert said("--weights", weights, undisturbed[0]) == said()
+    (other_classes,) = said("--weights", weights, "--data", "digits")
+    assert "has other classes than the weights: give --data, images of cat, dog" in other_classes
+    (no_run,) = said(tmp_path)
+    assert "holds no run" in no_run
+
+
+def test_help_needs_nothing_heavy():
+    assert "--publish" in help_without_heavy_imports("evaluate")
