@@ -283,9 +283,8 @@ def _as_lies(value: Any, parameter: Tensor) -> Any:
 def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
     loader = learn.dls.train
     if hasattr(loader, "set_epoch"):
-        # In evaluation the training pass is over, and counted already.
-        over = not learn.training and batch == len(loader)
-        return {"epoch": loader.epoch - over, "first_batch": batch}
+        # Within an epoch its pass has begun, be it over or not: the loader's next is another.
+        return {"epoch": loader.state_dict()["epoch"] - bool(batch), "first_batch": batch}
     rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
     return {"rngs": [_listed(rng.getstate()) for rng in rngs]}
 

@@ -1,10 +1,12 @@
 """A fit of any fastai Learner that was stopped goes on to the same end, to the bit."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.training import GradientAccumulation
+from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
@@ -117,6 +119,16 @@ def test_stopped_in_evaluation_and_there_again(tmp_path):
         found = checkpoints.newest()
         assert (found["epoch"], found["batch"]) == (1, 4)
     assert state(fit(learner(sliced_loaders), [Resume(found)])) == state(whole)
+
+
+def test_short_epochs_show_other_batches_each_and_go_on_to_the_same_end():
+    kept = []
+    save = SaveCheckpoints(lambda state: kept.append(copy.deepcopy(state)))
+    whole = fit(learner(sliced_loaders), [ShortEpochCallback(0.5), save])
+    assert [state["epoch"] for state in kept] == [0, 1, 2, 3]
+    assert [state["loader"]["epoch"] for state in kept] == [0, 1, 2, 3]
+    resumed = fit(learner(sliced_loaders), [Resume(kept[1]), ShortEpochCallback(0.5)])
+    assert state(resumed) == state(whole)
 
 
 def test_the_state_of_another_fit_is_refused(tmp_path):
