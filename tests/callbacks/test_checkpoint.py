@@ -143,6 +143,21 @@ def test_the_state_of_another_fit_is_refused(tmp_path):
             longer.fit(3, cbs=Resume(checkpoints.newest()))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"optimiser": None}, {"recorder": {}}, {"loader": 5}, {"schedules": [1]}, {"model": []}],
+    ids=str,
+)
+def test_what_is_no_state_of_a_fit_is_refused(tmp_path, wrong):
+    """A checksum says that a file is whole, and not who wrote it."""
+    checkpoints = Checkpoints(tmp_path)
+    fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    found = checkpoints.newest() | wrong
+    with pytest.raises(S11Error, match="does not belong to this fit") as error:
+        fit(learner(sliced_loaders), [Resume(found)])
+    assert str(error.value).isprintable()
+
+
 def test_without_the_generators_the_end_is_another(tmp_path):
     """The comparison can fail: dropout and the stock loader draw from them."""
     whole = fit(learner(stock_loaders), [])
