@@ -56,8 +56,7 @@ class ResidentDL(TfmdDL):
     `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each pass moves on by one,
     also one that is left before its end. Any other order (a `get_idxs` from outside, `one_batch`,
     `show_batch`) may show an image several times, so each place in a batch is sampled anew, from
-    fastai's generator.
-    `shard` is the part of every batch that this process gets.
+    fastai's generator. `shard` is the part of every batch that this process gets.
     """
 
     def __init__(
@@ -70,10 +69,10 @@ class ResidentDL(TfmdDL):
         **kwargs,
     ) -> None:
         self.images, self.seed, self.augment = images, seed, augment
-        self.epoch, self.first_batch, self.shard = 0, 0, Shard()
+        self.epoch, self.first_batch, self.shard = 0, 0, Shard()  # of the next pass
+        self._now = 0  # the epoch of the last pass that was begun
         self._key: tuple[int, ...] = ()
         self._begin = 0
-        self._begun = False  # a pass that is not over, and may never be
         self._looking = self._chosen = False
         super().__init__(dataset, *args, **kwargs)
 
@@ -87,38 +86,35 @@ class ResidentDL(TfmdDL):
             return super().new(dataset, cls, **kwargs)
         own = {"images": self.images, "seed": self.seed, "augment": self.augment}
         new = super().new(dataset, cls, **own | kwargs)
-        new.epoch = self.state_dict()["epoch"]
+        new.epoch = new._now = self.epoch
         return new
 
     # What the next pass is.
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Make the next pass that of `epoch`, beginning with `first_batch`, both counted from 0."""
-        self.epoch, self.first_batch, self._chosen, self._begun = epoch, first_batch, True, False
+        self.epoch = self._now = epoch
+        self.first_batch, self._chosen = first_batch, True
 
     def state_dict(self) -> dict[str, int]:
         """Which pass comes next, after the one that is under way."""
-        return {"epoch": self.epoch + self._begun, "first_batch": self.first_batch}
+        return {"epoch": self.epoch, "first_batch": self.first_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Make the next pass the one that `state` tells."""
         self.set_epoch(state["epoch"], state["first_batch"])
 
-    def after_iter(self) -> None:
-        super().after_iter()
-        self.epoch, self._begun = self.epoch + 1, False
-
     # To look at images belongs to no epoch, and shows others each time.
 
     def one_batch(self) -> tuple:
         """Another first batch each time; straight after `set_epoch`, that epoch's."""
-        before = self.first_batch, self._begun
+        before = self.epoch, self.first_batch
         self._looking = not self._chosen
         try:
             return super().one_batch()
         finally:
             self._looking = False
-            self.first_batch, self._begun = before
+            self.epoch, self.first_batch = before
 
     def show_batch(self, *args, **kwargs) -> object:
         """fastai's, which leaves `get_idxs` replaced where it fails."""
@@ -135,7 +131,7 @@ class ResidentDL(TfmdDL):
     def before_iter(self) -> None:
         super().before_iter()
         if not self._looking:
-            self.epoch, self._begun = self.epoch + self._begun, True
+            self._now, self.epoch = self.epoch, self.epoch + 1
             self._begin, self.first_batch = self.first_batch, 0
         self._chosen = False
         self._key = (self.rng.getrandbits(32),)  # unless the order is the epoch's
@@ -151,7 +147,7 @@ class ResidentDL(TfmdDL):
         return super().get_idxs()[begin * (self.bs or 1) :]
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
-        order = epoch_order(len(idxs), self.seed, self.epoch, self._key)
+        order = epoch_order(len(idxs), self.seed, self._now, self._key)
         return np.asarray(idxs)[order].tolist()
 
     # And this in each worker, with the places in the dataset of all batches that it makes.
@@ -161,7 +157,7 @@ class ResidentDL(TfmdDL):
             yield from super().create_batches(samps)
             return
         # Another pass may begin before this one ends.
-        epoch, key, shard = self.epoch, self._key, self.shard
+        epoch, key, shard = self._now, self._key, self.shard
         if self._augmented and (self.indices >= len(self.images.train.labels)).any():
             key = key or (0,)  # an epoch has parameters for its training images alone
         for i, places in enumerate(chunked(samps, self.bs, self.drop_last)):

@@ -122,6 +122,12 @@ def test_each_look_is_another_and_straight_after_set_epoch_that_epochs(dls):
     assert torch.equal(dls.one_batch()[0].as_subclass(Tensor), xs(dls.train)[:16])
 
 
+def test_passes_within_a_pass_are_counted_once(dls):
+    for _ in zip(dls.train, dls.train, strict=True):
+        pass
+    assert dls.train.state_dict()["epoch"] == 2
+
+
 def test_a_pass_is_not_disturbed_by_one_that_begins_within_it(dls):
     expected, seen = xs(dls.train), []
     dls.train.set_epoch(0)

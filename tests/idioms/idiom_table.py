@@ -8,7 +8,7 @@ the names of `test_idioms.py`. Where it ends in an expression, that is what it g
 SAME = """
 # What the loaders are and hold
 dls.vocab
-dls.c, dls.bs, dls.n, dls.n_inp, dls.device, len(dls)
+dls.c, dls.bs, dls.n, dls.n_inp, torch.device(dls.device), len(dls)
 len(dls.train), len(dls.valid), len(dls.train_ds), len(dls.valid_ds)
 dls.train_ds[3][1], dls.valid_ds[2][1], dls.valid_ds.split_idx
 dls.train_ds.vocab, dls.vocab.o2i["3"], dls.vocab.map_ids([1, 2]), dls.categorize.vocab
