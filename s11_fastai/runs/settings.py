@@ -31,6 +31,8 @@ _ABOVE_0 = Check("must be a number above 0", lambda value: 0 < value < math.inf)
 _FROM_0 = Check("must be 0 or more", lambda value: 0 <= value < math.inf)
 _IN_0_1 = Check("must lie between 0 and 1", lambda value: 0 < value < 1)
 _BELOW_1 = Check("must be 0 or more and below 1", lambda value: 0 <= value < 1)
+# The network halves it three times.
+_SIDE = Check("must be a multiple of 8 from 32 on", lambda value: value >= 32 and not value % 8)
 _SEED = Check("must be 0 or more and below 2**63", lambda value: 0 <= value < 2**63)
 
 
@@ -55,7 +57,7 @@ class Settings:
 
     data: str | None = _setting(
         None,
-        "a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10)",
+        "a folder or archive of images, or 'digits' (default: CIFAR-10)",
         may_change=True,
     )
     epochs: int = _setting(24, "passes over the training images", _at_least(1))
@@ -73,6 +75,7 @@ class Settings:
     wd: float = _setting(5e-4, "weight decay of every parameter", _FROM_0)
     label_smoothing: float = _setting(0.0, "part of a label spread over all classes", _BELOW_1)
     logit_scale: float = _setting(1.0, "constant factor on the logits", _ABOVE_0)
+    resize: int = _setting(32, "side to which other images are cut and resized", _SIDE)
     holdout: int = _setting(0, "evaluate this many held-out training images", _at_least(0))
     device: str | None = _setting(
         None, "cpu, cuda or mps (default: a GPU where there is one)", may_change=True
