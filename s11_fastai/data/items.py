@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from fastai.data.core import Datasets
-from fastai.vision.core import TensorImage
+from fastai.vision.core import PILImage
 from fasttransform import Pipeline, Transform
 
-from s11_fastai.data.transforms import to_batch
 from s11_fastai.errors import S11Error
 from s11_fastai.sources import ImageSet
 from s11_fastai.sources.picture import read_picture
@@ -33,15 +32,13 @@ class OfItem(Transform):
 
 
 class Picture(OfItem):
-    """An item's pixels, uint8 (3, H, W): an index's image, or what `read_picture` reads."""
+    """An item as fastai's PILImage: an index's image, or what `read_picture` reads."""
 
-    def encodes(self, item) -> TensorImage:
+    def encodes(self, item) -> PILImage:
         index = index_of(item, self.images)
         if index is None:
-            pixels = read_picture(item, self.images.shape)[None]
-        else:
-            pixels = self.images.pixels_of(index)
-        return to_batch(pixels)[0]
+            return PILImage.create(read_picture(item, self.images.shape))
+        return PILImage.create(self.images.pixels_of(index)[0])
 
 
 class ClassName(OfItem):

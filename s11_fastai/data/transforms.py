@@ -295,6 +295,11 @@ class BytesToFloat(IntToFloatTensor):
         super().__init__()
         self.deferred = deferred
 
+    @property
+    def int_to_float_tensor(self) -> BytesToFloat:
+        """What `dls.after_batch.int_to_float_tensor` finds, as with fastai's own."""
+        return self
+
     def encodes(self, x: TensorImage) -> TensorImage:
         return x if self.deferred or x.is_floating_point() else x.float().div_(self.div)
 
@@ -339,6 +344,11 @@ class NormalizeBytes(Normalize):
     def __getstate__(self) -> dict:
         """For a pickle: the statistics alone."""
         return vars(self) | {"_enlarged": None}
+
+    @property
+    def normalize(self) -> NormalizeBytes:
+        """What `dls.after_batch.normalize` finds, as with fastai's own."""
+        return self
 
     def encodes(self, x: TensorImage) -> TensorImage:
         if x.is_floating_point():

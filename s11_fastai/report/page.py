@@ -19,7 +19,7 @@ from PIL import Image
 
 from s11_fastai.callbacks.checkpoint import SaveCheckpoints
 from s11_fastai.cli import command_of, command_to_resume
-from s11_fastai.errors import S11Error
+from s11_fastai.errors import S11Error, printable
 from s11_fastai.report import pictures
 from s11_fastai.report import reference_log as reference
 from s11_fastai.report.curves import CURVES, Chart, place
@@ -133,7 +133,7 @@ def _render(records: Records, state: State) -> str:
         pictures=shown,
         left_out=without + missing,
         reference=reference if records.is_cifar10 else None,
-        command=command_of(records.settings),
+        command=printable(command_of(records.settings)),
         command_to_resume=command_to_resume("FOLDER"),
     )
 
@@ -188,6 +188,8 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # The images' path is the one text of a record that may hold any letters.
+    environment.filters["printable"] = lambda value: printable(str(value))
     environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
     environment.filters["when"] = lambda t: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(t))
     return environment.get_template("report.html")

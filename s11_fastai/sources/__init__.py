@@ -19,7 +19,7 @@ from s11_fastai.sources.cifar_batches import PUBLISHED, is_batches_folder, read_
 from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.download import download
 from s11_fastai.sources.folder import is_image_folder, read_image_folder
-from s11_fastai.sources.imageset import SIDE, ImageSet, Split, fingerprint
+from s11_fastai.sources.imageset import SIDE, ImageSet, Split, check_classes, fingerprint
 from s11_fastai.sources.resize import resized
 
 __all__ = ["ImageSet", "Split", "load_images"]
@@ -92,9 +92,7 @@ def _decode(tree: Tree, path: Path, side: int) -> ImageSet:
         name = "CIFAR-10" if published else ""
     else:
         classes, train, test, notes = read_image_folder(tree, path, side)
-    unprintable = [name for name in classes if not name.isprintable()]
-    if unprintable:
-        raise S11Error(f"{path}: the class {unprintable[0]!r} is no printable text: rename it")
+    check_classes(classes, path)
     mark = fingerprint(classes, train, test)
     return resized(ImageSet(name, classes, train, test, mark, notes=notes), side)
 

@@ -20,6 +20,11 @@ PARTS = frozenset(("train", "test"))
 _FOREIGN = frozenset(
     ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 )
+MAX_MEMBERS = 100_000
+_MAX_NAME, _MAX_HEADER = 1_000, 8 << 10
+_DEEPEST = 32  # folders below each other
+_HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+_HEADERS |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _END_OF_TAR = bytes(512)
 
 
@@ -46,9 +51,17 @@ class Tree:
         files = {name: f for name, f in self.files.items() if name.split("/")[0] in names}
         return Tree(files, frozenset(n for n in self.folders if n.split("/")[0] in names))
 
-    def read(self, name: str) -> bytes:
-        """The bytes of one file."""
+    def read(self, name: str, most: int) -> bytes:
+        """The bytes of one file; raises ValueError where they are more than `most`, or no file."""
         file = self.files[name]
+        if isinstance(file, bytes):
+            size = len(file)
+        elif file.is_file():
+            size = file.stat().st_size
+        else:
+            raise ValueError("it is no plain file")
+        if size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
         return file if isinstance(file, bytes) else file.read_bytes()
 
 
@@ -69,7 +82,7 @@ def folder_tree(top: Path) -> Tree:
                 continue
             if entry.is_dir():
                 folders.add(name)
-                if len(inner) == 1 or _is_data(inner):
+                if len(inner) < _DEEPEST and (len(inner) == 1 or _is_data(inner)):
                     enter(Path(entry.path), inner, (*above, place))
             elif entry.is_file() or not os.path.exists(entry.path):  # no pipe; a link to nothing
                 files[name] = Path(entry.path)
@@ -118,10 +131,11 @@ def archive_key(path: Path) -> str:
 
 
 def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
-    """Read a `.tar`, `.tgz` or `.tar.gz` into memory.
+    """Read a `.tar`, `.tgz` or `.tar.gz` into memory, but for what is hidden or lies too deep.
 
     Raises S11Error for an archive that is cut short or damaged, holds a link, a device or a path
-    that leads out of its folder, or unpacks to more than `max_unpacked` bytes.
+    that leads out of its folder, unpacks to more than `max_unpacked` bytes, or has more than
+    `MAX_MEMBERS` members.
     """
     files: dict[str, Path | bytes] = {}
     folders: set[str] = set()
@@ -129,10 +143,16 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             stream = _Bounded(gzip.GzipFile(fileobj=raw) if packed else raw, max_unpacked, path)
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                for member in tar:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+                for i, member in enumerate(tar):
+                    tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
+                    if i == MAX_MEMBERS:
+                        raise S11Error(
+                            f"{path} has more than {MAX_MEMBERS:,} members: unpack it and give "
+                            "the folder"
+                        )
                     name = _checked_name(member, path)
-                    if any(map(_is_foreign, PurePosixPath(name).parts)):
+                    if _left_out(name):
                         continue
                     if member.isdir():
                         folders.add(name)
@@ -146,6 +166,20 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
     return Tree(files, frozenset(folders - {"."}))
 
 
+class _Member(tarfile.TarInfo):
+    """A header of an archive, which must not say that a longer one follows than names need.
+
+    tarfile looks through that with patterns whose time grows with the square of its length.
+    """
+
+    @classmethod
+    def frombuf(cls, *args, **kwargs):  # type: ignore[no-untyped-def]
+        member = super().frombuf(*args, **kwargs)
+        if member.type in _HEADERS and member.size > _MAX_HEADER:
+            raise ValueError(f"a header of {member.size:,} bytes")
+        return member
+
+
 def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = tar.extractfile(member)
     assert stream is not None  # _checked_name lets regular files and folders pass alone
@@ -154,13 +188,23 @@ def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:
     name = PurePosixPath(member.name)
+    if len(member.name) > _MAX_NAME:
+        raise S11Error(f"{archive}: a member's name has more than {_MAX_NAME:,} letters; not read")
+    if member.isreg() and not name.parts:
+        raise S11Error(f"{archive}: the member {member.name!a} has no name; not read")
     drive = member.name[1:2] == ":"
     if name.is_absolute() or drive or ".." in name.parts or "\\" in member.name:
-        raise S11Error(f"{archive}: the member {member.name!r} leads out of its folder; not read")
+        raise S11Error(f"{archive}: the member {member.name!a} leads out of its folder; not read")
     # A sparse file claims more bytes than the archive holds.
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise S11Error(f"{archive}: the member {member.name!r} is no plain file; not read")
+        raise S11Error(f"{archive}: the member {member.name!a} is no plain file; not read")
     return name.as_posix()
+
+
+def _left_out(name: str) -> bool:
+    """Whether it is hidden, a system's own, or lies deeper than any image does."""
+    parts = PurePosixPath(name).parts
+    return len(parts) > _DEEPEST or any(map(_is_foreign, parts))
 
 
 def _is_foreign(name: str) -> bool:

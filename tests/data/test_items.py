@@ -41,11 +41,12 @@ def test_the_place_of_a_mistake_is_the_index_of_its_image(learn, images):
     shown = ClassificationInterpretation.from_learner(learn)
     for index in (*misclassified(found, 2), *top_losses(found, 2), *shown.top_losses(2)[1]):
         picture, *_, probabilities = learn.predict(index, with_input=True)
-        assert torch.equal(picture, learn.dls.valid_ds[int(index)][0])
+        np.testing.assert_array_equal(picture.permute(1, 2, 0), images.valid.images[int(index)])
         expected = np.exp(found.log_probabilities[int(index)])
         np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
         assert learn.dls.valid.items[int(index)] == index
-    assert torch.equal(learn.predict(24, with_input=True)[0], learn.dls.train_ds[0][0])
+    first = learn.predict(24, with_input=True)[0].permute(1, 2, 0)
+    np.testing.assert_array_equal(first, images.train.images[0])
     assert shown.top_losses(2, items=True)[2][0] == shown.top_losses(2)[1][0]
 
 

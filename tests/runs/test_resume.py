@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import run
 import torch
-from helpers import SMALL, compare, newest, rows, stopped
+from helpers import SMALL, compare, ended, newest, rows, stopped
 
 from s11_fastai import load_run
 from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints
@@ -80,6 +80,28 @@ def test_each_part_of_the_state_is_needed(undisturbed, tmp_path, part):
     resumed = run.main(["--out", str(tmp_path / "r"), "--resume"])
     same = compare(whole, tmp_path / "r") == []
     assert not (same and resumed.recorder.losses == learn.recorder.losses)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("env", "data"), "\x1b[2J", "'data' must be printable text"),
+        (("learner", "train_iter"), "x", "'train_iter' must be a whole number"),
+        (("learner", "callbacks"), {}, "KeyError"),
+        (("learner", "optimiser"), 5, "does not belong to this fit"),
+    ],
+)
+def test_a_checkpoint_of_a_stranger_is_one_line(undisturbed, tmp_path, capsys, place, value, says):
+    out, argv = tmp_path / "r", undisturbed[2]
+    stopped(argv, out, 3)
+    capsys.readouterr()
+    checkpoints = Checkpoints(out / "checkpoint")
+    state = checkpoints.newest()
+    state[place[0]][place[1]] = value
+    checkpoints.write(state)
+    code, said = ended(["--out", out, "--resume"], capsys)
+    assert code == 2
+    assert says in said.replace("--", "")
 
 
 def test_the_best_weights_come_back_with_the_checkpoint(undisturbed, tmp_path):
