@@ -77,7 +77,6 @@ def test_the_example_that_opens_a_run_and_exports_it_works(finished, pets, monke
     code = code.replace("runs/full", str(finished[0]))
     names: dict = {}
     exec(code, names)
-    assert names["found"].confusion_matrix().sum() == 20
     given = (pets / "test/cat/0000.png").read_bytes()
     for picture in (given, Image.open(io.BytesIO(given))):
         named = names["classify"](picture)
