@@ -61,7 +61,7 @@ def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     if holdout:
         own = records.results["final_accuracy"]
         print(f"the run's own figure, of {holdout:,} held-out images: accuracy {own:.2%}")
-    return Classifier.of(learn), load_images(data)
+    return Classifier.of(learn), load_images(data, size=records.settings.resize)
 
 
 def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
@@ -71,7 +71,7 @@ def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     from s11_fastai.runs.weights import read_weights
 
     classifier = read_weights(args.weights, pick_device(args.device))
-    images = load_images(args.data)
+    images = load_images(args.data, size=classifier.side)
     if images.classes != classifier.classes:
         raise S11Error(
             f"{images.name} has other classes than the weights: give `data`, images of "

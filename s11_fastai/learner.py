@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import fastai.vision.learner  # noqa: F401 - how to show pictures with what was predicted
@@ -17,13 +16,12 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
-from fastai.vision.core import PILImage
 from fastcore.foundation import L
 from numpy.typing import ArrayLike
 from torch import nn
 from torch.amp import GradScaler, autocast
 
-from s11_fastai.data.dls import as_image
+from s11_fastai.data.items import Picture
 from s11_fastai.environment import pick_precision
 from s11_fastai.interpret import whole_float32
 from s11_fastai.metrics import Accuracy, MeanLoss, SmoothLoss
@@ -70,12 +68,15 @@ class S11Learner(Learner):
     def predict(self, item: Any, **kwargs) -> tuple:
         """fastai's `predict` for one picture: (class name, class, probabilities).
 
-        `item` is a path, a PIL image or a uint8 array, resized as the Learner's images are, or the
-        index of one of these.
+        `item` is any picture that `sources.picture.read_picture` reads: a path, bytes, an open
+        file, a PIL image, an array or a tensor; cut and resized as the Learner's images are. A
+        whole number is the index of one of those images: first come the evaluated ones, so that
+        places among them, as `interpret.misclassified` gives, are indices too, then the training
+        ones. Raises S11Error, of one line, for anything else.
         """
         images = getattr(self.dls.valid, "images", None)
-        if images is not None and not isinstance(item, Integral):
-            item = PILImage.create(as_image(item, images.train.images.shape[1:3]))
+        if images is not None:
+            item = Picture(images)(item)  # an error comes before anything has begun
         return super().predict(item, **kwargs)
 
     def fit_one_cycle(

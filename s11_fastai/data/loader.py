@@ -16,6 +16,7 @@ from fastai.vision.core import PILImage, TensorImage
 from fastcore.basics import chunked
 from fasttransform import Pipeline
 
+from s11_fastai.data.items import forget_images
 from s11_fastai.data.transforms import defer, epoch_order, to_batch
 from s11_fastai.sources import ImageSet
 
@@ -79,12 +80,18 @@ class ResidentDL(TfmdDL):
     def new(
         self, dataset: Datasets | None = None, cls: type[TfmdDL] | None = None, **kwargs
     ) -> TfmdDL:
-        """fastai's `new`; another kind of TfmdDL, as WeightedDL, slices its batches too."""
+        """fastai's `new`; another kind of TfmdDL, as WeightedDL, slices its batches too.
+
+        For a dataset without items, as in what is exported, the loader keeps no image.
+        """
         if cls is not None and not issubclass(cls, ResidentDL) and cls is not TfmdDL:
             cls = _resident(cls)
         if cls is TfmdDL:
             return super().new(dataset, cls, **kwargs)
         own = {"images": self.images, "seed": self.seed, "augment": self.augment}
+        if dataset is not None and not len(dataset):  # so does `learn.export` ask for it
+            own |= {"images": self.images.without_images(), "augment": None}
+            dataset = forget_images(dataset)
         new = super().new(dataset, cls, **own | kwargs)
         new.epoch = new._now = self.epoch
         return new
@@ -158,7 +165,7 @@ class ResidentDL(TfmdDL):
             return
         # Another pass may begin before this one ends.
         epoch, key, shard = self._now, self._key, self.shard
-        if self._augmented and (self.indices >= len(self.images.train.labels)).any():
+        if self._augmented and (self.images.places_in_train(self.indices) < 0).any():
             key = key or (0,)  # an epoch has parameters for its training images alone
         for i, places in enumerate(chunked(samps, self.bs, self.drop_last)):
             indices = shard.of(self.indices[places])
@@ -186,10 +193,9 @@ class ResidentDL(TfmdDL):
     def indices(self) -> np.ndarray | None:
         """The dataset's items where they are indices of images; None where they are others."""
         items = list(getattr(self.dataset, "items", ()))
-        ours = (
-            self.bs and items and all(issubclass(kind, Integral) for kind in set(map(type, items)))
-        )
-        return np.array(items) if ours else None
+        kinds = set(map(type, items)) if self.bs else set()
+        ours = kinds and all(issubclass(kind, Integral) and kind is not bool for kind in kinds)
+        return self.images.checked(np.array(items)) if ours else None
 
     def _to_gpu(self, batch: tuple) -> tuple:
         # fastai's own way waits for the copy, and so for every step that was begun before it.

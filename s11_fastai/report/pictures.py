@@ -115,8 +115,7 @@ def images_of(learn: S11Learner) -> ImageSet:
 
 def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
     """Some of the evaluated images by their indices: float32 (n, 3, H, W), normalised."""
-    first = len(images_of(learn).train.labels)
-    loader = learn.dls.test_dl([first + int(i) for i in chosen], bs=len(chosen))
+    loader = learn.dls.test_dl(chosen.tolist(), bs=len(chosen))
     return loader.one_batch()[0].as_subclass(Tensor)
 
 
@@ -126,7 +125,8 @@ def augmented_versions(images: ImageSet, index: int, seed: int, n: int = 16) -> 
     mean = torch.tensor(channel_stats(images.train.images)[0])[:, None, None] * 255
     shown = []
     for epoch in range(n):
-        params = sample_params(len(images.train.labels), seed, epoch).take(np.asarray([index]))
+        params = sample_params(len(images.train.labels), seed, epoch, shape=images.shape)
+        params = params.take(np.asarray([index]))
         crop = to_batch(pad_crop_flip(image, params)).float().as_subclass(Tensor)
         shown.append(cutout_(crop, params.holes, HOLE, mean).byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(shown)

@@ -78,7 +78,7 @@ def _images(records: Records, data: str | Path | None) -> ImageSet:
         raise S11Error(
             f"the images of {records.path} are not at {data}: give `data`, where they are now"
         )
-    images = load_images(data)
+    images = load_images(data, size=records.settings.resize)
     expected = records.env.get("data_fingerprint")
     if expected not in (None, images.fingerprint):
         raise S11Error(

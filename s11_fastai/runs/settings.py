@@ -34,6 +34,11 @@ _PATH = Check(
 # A little within what records may hold: a schedule rounds.
 _LR = number(1e-20, 1e5)
 _BELOW_1 = Check("a number from 0 and below 1", lambda value: is_number(value) and 0 <= value < 1)
+# The network halves it three times.
+_SIDE = Check(
+    "a multiple of 8 from 32 to 1,024",
+    lambda value: type(value) is int and 32 <= value <= 1_024 and not value % 8,
+)
 
 _PEAK = 5 / 24  # the assignment's
 
@@ -53,7 +58,7 @@ class Settings:
 
     data: str | None = _setting(
         None,
-        "a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10)",
+        "a folder or archive of images, or 'digits' (default: CIFAR-10)",
         _PATH,
         may_change=True,
     )
@@ -74,6 +79,7 @@ class Settings:
     wd: float = _setting(5e-4, "weight decay of every parameter", number(0, 1e6))
     label_smoothing: float = _setting(0.0, "part of a label spread over all classes", _BELOW_1)
     logit_scale: float = _setting(1.0, "constant factor on the logits", LOGIT_SCALE)
+    resize: int = _setting(32, "side to which other images are cut and resized", _SIDE)
     holdout: int = _setting(0, "evaluate this many held-out training images", whole(0, MAX_IMAGES))
     device: str | None = _setting(
         None, "cpu, cuda or mps (default: a GPU where there is one)", text(100), may_change=True

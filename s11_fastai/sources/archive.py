@@ -6,16 +6,23 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from s11_fastai.errors import S11Error
 
 MAX_UNPACKED = 1 << 30
+# The folders of training and test images.
+PARTS = frozenset(("train", "test"))
+# Folders that a NAS, macOS or Windows puts beside anybody's files.
+_FOREIGN = frozenset(
+    ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+)
 MAX_MEMBERS = 100_000
 _MAX_NAME, _MAX_HEADER = 1_000, 8 << 10
-_DEEPEST = 4  # top/train/class/image
+_DEEPEST = 32  # folders below each other
 _HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 _HEADERS |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _END_OF_TAR = bytes(512)
@@ -39,6 +46,11 @@ class Tree:
         inside = {name[cut:]: f for name, f in self.files.items() if name.startswith(f"{top}/")}
         return Tree(inside, frozenset(n[cut:] for n in self.folders if n.startswith(f"{top}/")))
 
+    def only(self, names: Collection[str]) -> "Tree":
+        """Those files and folders whose path begins with one of these names."""
+        files = {name: f for name, f in self.files.items() if name.split("/")[0] in names}
+        return Tree(files, frozenset(n for n in self.folders if n.split("/")[0] in names))
+
     def read(self, name: str, most: int) -> bytes:
         """The bytes of one file; raises ValueError where they are more than `most`, or no file."""
         file = self.files[name]
@@ -54,21 +66,46 @@ class Tree:
 
 
 def folder_tree(top: Path) -> Tree:
-    """The tree of a folder; hidden files and folders are left out, links are followed."""
+    """The tree of a folder as far as it may be data: two floors, and all below train/ and test/.
+
+    What is hidden or a system's own is left out. Links are followed, but not round in a circle.
+    Raises S11Error for a folder that must be read and cannot.
+    """
     files: dict[str, Path | bytes] = {}
     folders: set[str] = set()
-    for where, subfolders, names in os.walk(top, followlinks=True):
-        subfolders[:] = sorted(n for n in subfolders if not n.startswith("."))
-        here = Path(where)
-        if len(here.relative_to(top).parts) >= _DEEPEST - 1:
-            subfolders.clear()
-        folders.update((here / n).relative_to(top).as_posix() for n in subfolders)
-        files |= {
-            (here / n).relative_to(top).as_posix(): here / n
-            for n in sorted(names)
-            if not n.startswith(".")
-        }
+
+    def enter(folder: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> None:
+        place = folder.resolve()
+        for entry in [] if place in above else _entries(folder, needed=_is_data(parts)):
+            name = "/".join(inner := (*parts, entry.name))
+            if _is_foreign(entry.name):
+                continue
+            if entry.is_dir():
+                folders.add(name)
+                if len(inner) < _DEEPEST and (len(inner) == 1 or _is_data(inner)):
+                    enter(Path(entry.path), inner, (*above, place))
+            elif entry.is_file() or not os.path.exists(entry.path):  # no pipe; a link to nothing
+                files[name] = Path(entry.path)
+
+    enter(top, (), ())
     return Tree(files, frozenset(folders))
+
+
+def _is_data(parts: tuple[str, ...]) -> bool:
+    """Whether a folder is the top, or lies in train/ or test/, at the top or one folder below."""
+    return not parts or not PARTS.isdisjoint(parts[:2])
+
+
+def _entries(folder: Path, needed: bool) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if not needed:
+            return []
+        raise S11Error(
+            f"{folder} cannot be read ({error.strerror}): mend its permissions, or leave it out"
+        ) from error
 
 
 def folder_key(tree: Tree, where: Path) -> str:
@@ -77,9 +114,10 @@ def folder_key(tree: Tree, where: Path) -> str:
     for folder in sorted(tree.folders):
         digest.update(b"\n" + os.fsencode(folder))
     for name, file in sorted(tree.files.items()):
-        status = os.stat(file)
         digest.update(b"\n" + os.fsencode(name))
-        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        with suppress(FileNotFoundError):  # a link to nothing
+            status = os.stat(file)
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -164,9 +202,14 @@ def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:
 
 
 def _left_out(name: str) -> bool:
-    """Whether it is hidden, or lies deeper than any image does."""
+    """Whether it is hidden, a system's own, or lies deeper than any image does."""
     parts = PurePosixPath(name).parts
-    return len(parts) > _DEEPEST or any(part.startswith(".") for part in parts)
+    return len(parts) > _DEEPEST or any(map(_is_foreign, parts))
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or an operating system's own."""
+    return name.startswith(".") or name in _FOREIGN
 
 
 def _damaged(archive: Path, error: object) -> S11Error:

@@ -111,7 +111,7 @@ def test_holes_go_where_their_images_go(images, monkeypatch):
     """To a GPU; what is pinned is seen here, and goes nowhere."""
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t.shape) or t.clone())
-    batch = get_dls(images, bs=8, device="cpu").train.augment(np.arange(8), epoch=0)
+    batch = get_dls(images, bs=8, device="cpu").train.augment(np.arange(24, 32), epoch=0)
     sent = _sent(batch, torch.device("cpu"))
     assert torch.equal(sent, batch)
     assert torch.equal(sent.holes.corners, batch.holes.corners)

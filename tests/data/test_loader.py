@@ -236,8 +236,9 @@ def test_items_that_are_pictures_or_indices_of_any_kind_are_predicted(learn, ima
     Image.fromarray(images.valid.images[3]).save(tmp_path / "a.png")
     expected = learn.get_preds()[0][3]
     for item in (
-        43,
-        np.int64(43),
+        3,
+        np.int64(3),
+        torch.tensor(3),
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
         images.valid.images[3],
@@ -274,6 +275,13 @@ def test_anybodys_arrays_train_a_plain_learner(rng, named):
         ({"y_train": [0, 1, 2, 3], "vocab": "ab"}, "y_train goes from 0 to 3"),
         ({"y_train": list("abcd"), "vocab": "abc"}, "'d', which is not in vocab"),
         ({"x_valid": np.zeros((4, 9, 8, 3), np.uint8)}, "make them alike"),
+        ({"x_train": [np.zeros((8, 8, 3)), np.zeros((4, 8, 3))]}, "x_train is no array"),
+        ({"x_train": [], "y_train": []}, "x_train must be uint8"),
+        ({"y_train": [0.0, 1.0, np.nan, 0.0]}, "y_train must be names or whole numbers"),
+        ({"y_valid": None}, "y_valid must be names or whole numbers"),
+        ({"y_train": list("abab")}, "both be names, or both be numbers: give vocab"),
+        ({"vocab": 2}, "vocab must be the names of the classes"),
+        ({"vocab": ["a", "b", "a"]}, "vocab names a class twice"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_refused(change, said):
@@ -287,10 +295,26 @@ def wrong_augments() -> dict[str, object]:
     import albumentations as A
 
     return {
-        "is none that can be used": [["flip"], "none", False, nn.Identity(), Flip()],
-        "leave out Normalize": [A.Compose([A.Normalize()]), A.Compose([A.Resize(9, 9, p=0.3)])],
+        "is none that can be used": [
+            ["flip"],
+            "none",
+            False,
+            nn.Identity(),
+            Flip(),
+            A.HorizontalFlip,
+        ],
+        "leave out Normalize": [
+            A.Compose([A.Normalize()]),
+            A.Compose([A.Resize(9, 9, p=0.001)]),
+            A.OneOf([A.NoOp(), A.Resize(9, 9)], p=0.001),
+            A.ToFloat(p=0.001),
+        ],
         "fails on the first training image": [A.RandomCrop(64, 64)],
-        "nothing for images of 32x32": [PadCropFlip(hole=33), PadCropFlip(pad=-1)],
+        "nothing for images of 32x32": [
+            PadCropFlip(hole=33),
+            PadCropFlip(pad=-1),
+            PadCropFlip(0.5),
+        ],
     }
 
 
@@ -299,9 +323,25 @@ def test_a_wrong_augment_is_told_at_once(images):
         for augment in wrong:
             with pytest.raises(S11Error, match=said):
                 get_dls(images, device="cpu", augment=augment)
-    for arguments in (("digits",), (images, 0)):
-        with pytest.raises(S11Error):
-            get_dls(*arguments)
+    import albumentations as A
+
+    rare = A.Compose([A.PadIfNeeded(40, 40, p=0.5), A.RandomCrop(32, 32)])
+    assert get_dls(images, 16, device="cpu", augment=rare).one_batch()[0].shape[2:] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ({"images": "digits"}, "takes an ImageSet, not 'digits'"),
+        ({"bs": 0}, "`bs` must be a whole number from 1, not 0"),
+        ({"seed": -1}, "`seed` must be a whole number from 0, not -1"),
+        ({"num_workers": 0.5}, "`num_workers` must be a whole number from 0, not 0.5"),
+        ({"device": "toaster"}, "`device` toaster is not on this computer"),
+    ],
+)
+def test_a_wrong_argument_is_told_at_once(images, argument, said):
+    with pytest.raises(S11Error, match=said):
+        get_dls(**{"images": images, "device": "cpu"} | argument)
 
 
 def test_nothing_keeps_the_images_and_the_loaders_can_be_pickled(images):

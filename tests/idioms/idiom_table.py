@@ -57,12 +57,17 @@ dls.test_dl(files, bs=2).n
 dls.test_dl([PILImage.create(files[0])]).one_batch()
 dls.test_dl([np.array(Image.open(f)) for f in files]).one_batch()
 dls.test_dl(dls.valid_ds.items[:3], with_labels=True).one_batch()
+dls.test_dl(files, with_labels=True).one_batch()
+learn.validate(dl=dls.test_dl(files, with_labels=True))
+interpreted(dl=dls.test_dl(files, with_labels=True)).confusion_matrix()
 dls.test_dl(files).show_batch()
 learn.predict(files[0])
 learn.predict(str(files[0]))
 learn.predict(PILImage.create(files[1]))
 learn.predict(np.array(Image.open(files[1])))
 learn.predict(dls.valid_ds.items[2])
+learn.predict(dls.valid_ds[0][0])
+learn.predict(ToTensor()(PILImage.create(files[0])))
 learn.get_preds(dl=dls.test_dl(files), with_decoded=True, with_input=True)
 dls.loaders.append(dls.test_dl(files)); learn.get_preds(ds_idx=2)
 learn.show_results(dl=dls.test_dl(dls.valid_ds.items[:4], with_labels=True))
@@ -306,9 +311,4 @@ OTHER = {
 
 # It does not work yet.
 LATER = """
-dls.test_dl(files, with_labels=True).one_batch()
-learn.validate(dl=dls.test_dl(files, with_labels=True))
-interpreted(dl=dls.test_dl(files, with_labels=True)).confusion_matrix()
-learn.predict(dls.valid_ds[0][0])
-learn.predict(ToTensor()(PILImage.create(files[0])))
 """

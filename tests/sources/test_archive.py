@@ -97,11 +97,12 @@ def test_a_member_without_a_name(tmp_path, name):
     assert "has no name" in refused_data(pack_members(tmp_path / "odd.tar", member))
 
 
-def test_what_lies_deeper_than_images_is_left_out(tmp_path):
-    names = ["top/train/cat/a.png", "top/train/cat/deeper/b.png", "top/.hidden/c.png"]
+def test_what_lies_deeper_than_images_or_is_hidden_is_left_out(tmp_path):
+    deep = "top/train/cat/" + 30 * "a/" + "c.png"
+    names = ["top/train/cat/a.png", "top/train/cat/more/b.png", deep, "top/.hidden/d.png"]
     tree = archive_tree(pack_members(tmp_path / "a.tar", *map(tarfile.TarInfo, names)))
-    assert list(tree.files) == names[:1]
-    assert tree.folders == {"top", "top/train", "top/train/cat"}
+    assert list(tree.files) == names[:2]
+    assert tree.folders == {"top", "top/train", "top/train/cat", "top/train/cat/more"}
 
 
 def test_reading_an_archive_writes_nothing(image_folder, tmp_path):

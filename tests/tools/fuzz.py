@@ -39,7 +39,8 @@ from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import read_records, read_results
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources import ImageSet, cache, cifar_batches, fingerprint
-from s11_fastai.sources.folder import decode_image
+from s11_fastai.sources.imageset import SIDE
+from s11_fastai.sources.picture import read_picture
 from s11_fastai.storage import Damaged, read_tensors, write_tensors
 
 # A target takes the damaged file's path and says how it ended; an AssertionError is a finding.
@@ -226,7 +227,7 @@ def cached_images(whole: ImageSet) -> Target:
 
 
 def one_image(file: Path) -> str:
-    pixels = decode_image(file)
+    pixels = read_picture(file, (SIDE, SIDE))
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
     return "an image"

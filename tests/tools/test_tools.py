@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from s11_fastai.errors import S11Error
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources.archive import archive_tree
-from s11_fastai.sources.folder import decode_image
+from s11_fastai.sources.picture import read_picture
 from s11_fastai.sources.plain_pickle import load_plain
 from s11_fastai.storage import Damaged, read_tensors
 
@@ -91,7 +91,7 @@ def test_any_bytes_are_no_image_no_archive_no_sealed_file_and_no_batch(tmp_path,
     with pytest.raises(S11Error):
         archive_tree(file)
     with pytest.raises(S11Error):
-        decode_image(data)
+        read_picture(data, (32, 32))
     with suppress(ValueError):
         load_plain(data)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
