@@ -26,6 +26,7 @@ from s11_fastai.report.curves import CURVES, Chart, place
 from s11_fastai.runs.records import Records
 from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import Folder
+from s11_fastai.streams import one_line
 
 State = Literal["running", "stopped", "finished"]
 
@@ -61,7 +62,8 @@ class LivePage(Callback):
         except (OSError, S11Error):
             raise
         except Exception as error:
-            logging.getLogger(__name__).warning("the page was not written: %s", error)
+            why = one_line(str(error))
+            logging.getLogger(__name__).warning("the page was not written: %s", why)
 
     def after_epoch(self) -> None:
         self.before_fit()
