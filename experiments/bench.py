@@ -23,10 +23,9 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s11_fastai.cli import Parser, command_line
+from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
 from s11_fastai.streams import say
 
@@ -132,7 +131,7 @@ def parser() -> Parser:
     add("--width", type=int, help="channels of the first layer (default 64)")
     add("--bs", type=int, help="images a batch (default 512)")
     add("--json", action="store_true", help="print JSON in place of the table")
-    add("--out", type=Path, metavar="FILE.md", help="also write the table as Markdown")
+    add("--out", type=path_flag, metavar="FILE.md", help="also write the table as Markdown")
     return parser
 
 

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, geometric_mean, stdev
 from typing import TYPE_CHECKING
 
-from s11_fastai.cli import Parser, command_line
+from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 # What may differ between runs that differ by chance alone.
 _CHANCE = ("seed", "device", "data")
+# What the columns of the table say already.
+_SHOWN = ("epochs", "lr_min", "lr_max")
+# Letters of a name and of a setting's value, and values beside each other: 100 columns hold them.
+_NAME, _VALUE, _AT_ONCE = 22, 14, 5
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,10 +50,10 @@ def compare(args: argparse.Namespace) -> None:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="compare.py", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folder of a run")
-    parser.add_argument(
-        "--out", type=Path, default=Path("compare.png"), help="the picture (default compare.png)"
-    )
+    picture = Path("compare.png")
+    add = parser.add_argument
+    add("runs", type=path_flag, nargs="+", metavar="RUN", help="the folder of a run")
+    add("--out", type=path_flag, default=picture, help=f"the picture (default {picture})")
     args = parser.parse_args(argv)
     if args.out.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise S11Error(f"--out {args.out} must end in .png, .svg or .pdf")
@@ -58,8 +62,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of the same images and settings; no two have the same seed."""
+    """Runs of the same images and settings; no two have the same seed. `key` is a letter for it."""
 
+    key: str
     name: str
     runs: tuple[Records, ...]
 
@@ -67,6 +72,11 @@ class Group:
     def config(self) -> dict:
         """The settings, which are the same in all runs but for what is left to chance."""
         return self.runs[0].config
+
+    @property
+    def label(self) -> str:
+        """What it is called in pictures."""
+        return f"{self.key}  {self.name}"
 
 
 def group_by_settings(runs: Sequence[Records]) -> list[Group]:
@@ -81,27 +91,37 @@ def group_by_settings(runs: Sequence[Records]) -> list[Group]:
         if any(run.config["seed"] == other.config["seed"] for other in found.get(key, [])):
             key = run.path.resolve(), *key
         found.setdefault(key, []).append(run)
-    return [Group(_name(members), tuple(members)) for members in found.values()]
+    names = _names([members[0].path for members in found.values()])
+    return [
+        Group(_letters(i), _with_seeds(name, len(members)), tuple(members))
+        for i, (name, members) in enumerate(zip(names, found.values(), strict=True))
+    ]
 
 
 def format_table(groups: Sequence[Group]) -> str:
-    """Aligned columns: accuracy and loss after the last epoch, best accuracy, seconds, bounds, and
-    the settings in which the groups differ; mean and standard deviation where there are several.
+    """The images, then a row for each group: accuracies and loss after the last epoch, best
+    accuracy, time, bounds; mean and standard deviation where it has several runs. Below it a row
+    for each setting in which they differ.
     """
-    differing = [
-        name
-        for name in groups[0].config
-        if name not in (*_CHANCE, "epochs") and len({str(g.config[name]) for g in groups}) > 1
-    ]
-    header = ["run", "images", "epochs", "final", "best", "loss", "seconds", "LRMIN", "LRMAX"]
-    rows = [[*header, *differing]]
-    for group in groups:
-        settings = ["-" if (v := group.config[n]) is None else str(v) for n in differing]
-        rows.append(
-            [group.name, group.runs[0].data, _epochs(group), *_measurements(group), *settings]
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_aligned(row, widths) for row in rows)
+    images = {g.key: f"{g.runs[0].data}, {g.runs[0].evaluated_on} images" for g in groups}
+    one = len(set(images.values())) == 1
+    header = ["", "run", "epochs", "final, %", "best, %", "loss", "min", "lr"]
+    rows = [[g.key, _cut(g.name, _NAME), _epochs(g), *_measurements(g)] for g in groups]
+    lines = [images[groups[0].key]] if one else [f"{key}  {name}" for key, name in images.items()]
+    lines += ["", *_aligned([header, *rows], left=2)]
+    settings = _differing_settings(groups)
+    for start in range(0, len(groups) if settings else 0, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        cells = [[name, *values[part]] for name, values in settings.items()]
+        lines += ["", *_aligned([["", *(g.key for g in groups[part])], *cells], left=1)]
+    return "\n".join(lines)
+
+
+def _differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """The values of each setting in which the groups differ, one for each group."""
+    names = [name for name in groups[0].config if name not in (*_CHANCE, *_SHOWN)]
+    values = {name: [_cut(_shown(g.config[name]), _VALUE) for g in groups] for name in names}
+    return {name: own for name, own in values.items() if len(set(own)) > 1}
 
 
 def curves_of(group: Group) -> ComparedRuns | None:
@@ -118,14 +138,39 @@ def curves_of(group: Group) -> ComparedRuns | None:
     rows = [history[:length] for history in histories]
     accuracies = 100 * np.asarray([[row.valid_accuracy for row in history] for history in rows])
     losses = np.asarray([[row.valid_loss for row in history] for history in rows])
-    return ComparedRuns(group.name, accuracies, losses)
+    return ComparedRuns(group.label, accuracies, losses)
 
 
-def _name(runs: Sequence[Records]) -> str:
-    first, more = runs[0].path.resolve().name, len(runs) - 1
-    if not more:
-        return first
-    return f"{first} and {more} more seed{'s' if more > 1 else ''}"
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Of each path the last parts, as many as tell it from the others."""
+    parts = [path.resolve().parts for path in paths]
+    return [
+        "/".join(own[-n:])
+        for own in parts
+        for n in [next(n for n in range(1, len(own) + 1) if _count(parts, own[-n:]) == 1)]
+    ]
+
+
+def _count(paths: Sequence[tuple[str, ...]], ending: tuple[str, ...]) -> int:
+    return sum(path[-len(ending) :] == ending for path in paths)
+
+
+def _letters(i: int) -> str:
+    """A, B, ... Z, AA, AB, ..."""
+    return (_letters(i // 26 - 1) if i >= 26 else "") + chr(ord("A") + i % 26)
+
+
+def _with_seeds(name: str, n: int) -> str:
+    return name if n == 1 else f"{name}, {n} seeds"
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many letters; of a path the end tells most."""
+    return text if len(text) <= most else "…" + text[1 - most :]
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
 def _epochs(group: Group) -> str:
@@ -137,19 +182,21 @@ def _epochs(group: Group) -> str:
 
 
 def _measurements(group: Group) -> list[str]:
-    """What the six columns from "final" on say."""
+    """What the columns from "final" on say."""
     runs = [run for run in group.runs if run.history]
     if not runs:
-        return ["-"] * 6
+        return ["-"] * 5
     bounds = [run.bounds for run in runs if run.bounds]
-    percent, lr = "{:.2f}%".format, "{:.3g}".format
+    percent = "{:.2f}".format
     return [
         _mean_and_std([100 * run.history[-1].valid_accuracy for run in runs], percent),
         _mean_and_std([100 * run.best.valid_accuracy for run in runs if run.best], percent),
-        _mean_and_std([run.history[-1].valid_loss for run in runs], "{:.4f}".format),
-        _mean_and_std([sum(row.seconds for row in run.history) for run in runs], "{:.0f}".format),
-        _mean_and_std([found.lr_min for found in bounds], lr),
-        _mean_and_std([found.lr_max for found in bounds], lr),
+        _mean_and_std([run.history[-1].valid_loss for run in runs], "{:.3f}".format),
+        f"{fmean(sum(row.seconds for row in run.history) for run in runs) / 60:.3g}",
+        "-".join(
+            _geometric_mean([getattr(found, name) for found in bounds])
+            for name in ("lr_min", "lr_max")
+        ),
     ]
 
 
@@ -157,16 +204,25 @@ def _mean_and_std(values: Sequence[float], form: Callable[[float], str]) -> str:
     """The value where there is one; mean and standard deviation where there are several."""
     if not values:
         return "-"
-    if len(set(values)) == 1:
+    if len(values) == 1:
         return form(values[0])
     return f"{form(fmean(values))} ± {form(stdev(values))}"
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    """Words to the left, numbers to the right."""
-    left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-    right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-    return "  ".join(left + right).rstrip()
+def _geometric_mean(values: Sequence[float]) -> str:
+    return f"{geometric_mean(values):.2g}" if values else "-"
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines with columns as wide as they must be; the first `left` of them begin at the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from s11_fastai.cli import Parser, command_line
+from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
 from s11_fastai.streams import say
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--cycles", type=int, default=5, help="triangles (default 5)")
     parser.add_argument(
-        "--out", type=Path, default=Path("clr.png"), help="a .png or .svg (default clr.png)"
+        "--out", type=path_flag, default=Path("clr.png"), help="a .png or .svg (default clr.png)"
     )
     args = parser.parse_args(argv)
     with command_line(__file__):

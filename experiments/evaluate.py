@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s11_fastai.cli import Parser, command_line
+from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
 from s11_fastai.streams import say
 
@@ -101,11 +100,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("run", type=Path, nargs="?", help="the folder of a finished run")
-    add("--weights", type=Path, help="or a file of weights")
+    add("run", type=path_flag, nargs="?", help="the folder of a finished run")
+    add("--weights", type=path_flag, help="or a file of weights")
     add("--data", help="the images, as run.py's --data (default: the run's, or CIFAR-10)")
     add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
-    add("--publish", type=Path, metavar="FILE", help="write the weights there, as float16")
+    add("--publish", type=path_flag, metavar="FILE", help="write the weights there, as float16")
     args = parser.parse_args(argv)
     if (args.run is None) == (args.weights is None):
         raise S11Error("give the folder of a run, or --weights and a file")

@@ -2,9 +2,8 @@
 
 import argparse
 import warnings
-from pathlib import Path
 
-from s11_fastai.cli import Parser, command_line
+from s11_fastai.cli import Parser, command_line, path_flag
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,7 +36,7 @@ def interpret(args: argparse.Namespace) -> None:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="interpret.py", description=__doc__)
     add = parser.add_argument
-    add("run", type=Path, help="the folder of a run")
+    add("run", type=path_flag, help="the folder of a run")
     add(
         "--weights",
         choices=("final", "best"),

@@ -5,7 +5,8 @@
 A table is an INI file. Each section is a variant and holds flags of run.py without their dashes;
 [DEFAULT] holds what all variants share, and `seeds`. All variants get their first seed before any
 gets its second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
-results/study/<table>.csv, without accuracies where it diverged. The same command goes on where it
+results/study/<table>.csv, without accuracies where it diverged; results/study/README.md is made
+from the rows of all tables. The same command goes on where it
 was stopped; rows that are there already are not run again, on whatever images: give studies of
 other images another --results.
 """
@@ -26,7 +27,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from s11_fastai.cli import Parser, command_line
+from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import say
@@ -58,7 +59,13 @@ def main(argv: list[str] | None = None) -> None:
         jobs = read_table(args.table)
         rows = args.results / f"{args.table.stem}.csv"
         signals.be_patient()
-        run_all(jobs, rows, args, signals)
+        try:
+            run_all(jobs, rows, args, signals)
+        finally:
+            if rows.exists():
+                from study_page import write_page
+
+                say(f"the page is {write_page(args.results, args.table.parent)}")
         if signals.asked:
             raise Stopped(signals.asked, "the same command goes on")
 
@@ -191,11 +198,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         prog="study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("table", type=Path, help="an INI file of variants")
+    add("table", type=path_flag, help="an INI file of variants")
     add("--data", help="as run.py's")
     add("--parallel", type=int, default=1, help="runs at a time, which share the cores (default 1)")
-    add("--runs", type=Path, default=Path("runs/study"), help="folder of the runs themselves")
-    add("--results", type=Path, default=ROOT / "results/study", help="folder of the rows")
+    add("--runs", type=path_flag, default=Path("runs/study"), help="folder of the runs themselves")
+    add("--results", type=path_flag, default=ROOT / "results/study", help="folder of the rows")
     args = parser.parse_args(argv)
     if args.parallel < 1:
         raise S11Error("--parallel must be 1 or more")

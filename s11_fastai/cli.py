@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from s11_fastai.errors import DivergedError, S11Error, Stopped
-from s11_fastai.runs.settings import Settings, read_config, setting_kinds, updated
+from s11_fastai.runs.settings import RECIPES, Settings, read_config, setting_kinds, updated
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import lasting_streams, one_line
 
@@ -133,6 +133,11 @@ def _readable(size: str) -> str:
     return f"{int(number) / 2**30:,.1f} GiB" if unit == "bytes" else size
 
 
+def path_flag(word: str) -> Path:
+    """The path that a flag names; a shell leaves ~ as it is in --out=~/run."""
+    return Path(os.path.expanduser(word))
+
+
 def as_flags(message: str) -> str:
     """The message with the names of parameters, which stand in backticks, as flags."""
     names = {name: flag(name) for name in setting_kinds()} | _FLAGS
@@ -168,8 +173,10 @@ def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
     """
     given = vars(_parser().parse_args(argv))
     options = Options(*(given.pop(name) for name in Options._fields))
-    if given.pop("demo", False):
-        given = DEMO | given
+    for short in (RECIPES.get(given.pop("recipe", "")), given.pop("demo", False) and DEMO):
+        given = (short or {}) | given
+    if given.get("data") not in (None, "", "digits"):
+        given["data"] = os.path.abspath(os.path.expanduser(given["data"]))
     if options.resume and options.out is None:
         raise S11Error("--resume needs --out: name the folder of the run")
     if not 0 <= options.checkpoint_minutes < math.inf:
@@ -188,6 +195,13 @@ def _parser() -> Parser:
     add = parser.add_argument
     short = " ".join(words_of(DEMO))
     add("--demo", action="store_true", default=argparse.SUPPRESS, help=f"short for {short}")
+    long = "; ".join(f"{name}: {' '.join(words_of(all_))}" for name, all_ in RECIPES.items())
+    add(
+        "--recipe",
+        choices=RECIPES,
+        default=argparse.SUPPRESS,
+        help=f"settings that belong together ({long})",
+    )
     kinds = setting_kinds()
     for each in fields(Settings):
         default = "" if each.default is None else f" (default {each.default})"
@@ -200,7 +214,7 @@ def _parser() -> Parser:
         )
     add(
         "--out",
-        type=Path,
+        type=path_flag,
         default=None,
         help="the run's folder (default runs/<date>-<time>-<data>)",
     )

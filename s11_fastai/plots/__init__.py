@@ -6,6 +6,7 @@ from s11_fastai.plots.curves import (
     plot_comparison,
     plot_loss,
     plot_lr_find,
+    plot_peaks,
     plot_schedule,
 )
 from s11_fastai.plots.images import plot_augmented, plot_samples
@@ -31,6 +32,7 @@ __all__ = [
     "plot_loss",
     "plot_lr_find",
     "plot_misclassified",
+    "plot_peaks",
     "plot_per_class",
     "plot_samples",
     "plot_schedule",

@@ -3,7 +3,7 @@
 The names of each picture's axes and the losses that it shows stand here for the page of a run, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import NamedTuple
 
@@ -167,6 +167,27 @@ def plot_comparison(runs: Sequence[ComparedRuns]) -> Figure:
         fontsize=12,
         frameon=False,
     )
+    return figure
+
+
+def plot_peaks(accuracies: Mapping[float, Sequence[float]], found: Sequence[float]) -> Figure:
+    """Accuracies in percent of runs with each peak lr, a point a seed; the `found` peaks marked."""
+    figure, axes = figure_with_axes(
+        "What a peak is worth", "learning rate at the peak", "accuracy of held-out images, %"
+    )
+    peaks = sorted(accuracies)
+    for peak in peaks:
+        own = accuracies[peak]
+        axes.plot([peak] * len(own), own, "o", color=BLUE, alpha=0.4, ms=6)
+    axes.plot(peaks, [np.mean(accuracies[peak]) for peak in peaks], color=BLUE, lw=2.5)
+    for i, peak in enumerate(found):
+        label = "found by the range test" if i == 0 else None
+        axes.axvline(peak, color=ORANGE, lw=2, alpha=0.7, label=label)
+    if found:
+        axes.legend(fontsize=12)
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(peaks, [f"{peak:g}" for peak in peaks])
     return figure
 
 

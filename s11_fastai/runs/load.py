@@ -1,5 +1,6 @@
 """Opening a run again, finished or interrupted, without training and without unpickling."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,6 +69,10 @@ def learner_of(settings: Settings, images: ImageSet, device: torch.device) -> S1
 
 
 def _images(records: Records, data: str | Path | None) -> ImageSet:
+    if data not in (None, "digits") and not Path(os.path.expanduser(data)).exists():
+        raise S11Error(
+            f"the images of {records.path} are not at {data}: give `data`, where they are now"
+        )
     images = load_images(data)
     expected = records.env.get("data_fingerprint")
     if expected not in (None, images.fingerprint):

@@ -133,6 +133,20 @@ class Settings:
         ]
 
 
+# Settings that belong together. The reference solution's are as its code and log tell them
+# (github.com/Gilf641/EVA4, folder S11); what was wrong in it is not among them.
+RECIPES: dict[str, dict[str, Any]] = {
+    "reference": {
+        "lr_min": 0.00088,
+        "lr_max": 0.03,
+        "momentum": 0.95,
+        "wd": 0.0,
+        "label_smoothing": 0.0,
+        "logit_scale": 1.0,
+    }
+}
+
+
 @cache
 def setting_kinds() -> dict[str, type]:
     """The type of each setting's value, apart from None."""

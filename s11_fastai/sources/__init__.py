@@ -1,6 +1,7 @@
 """Where images come from: a path or a name in, an ImageSet out."""
 
 import configparser
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def load_images(data: str | Path | None = None, holdout: int = 0) -> ImageSet:
 def _load(data: str | Path | None) -> ImageSet:
     if data == "digits":
         return load_digits()
-    path = _cifar10() if data is None else Path(data).expanduser()
+    path = _cifar10() if data is None else Path(os.path.expanduser(data))
     if path.is_dir() and str(data):
         tree = folder_tree(path)
         key, decode = folder_key(tree, path), lambda: _decode(tree, path)

@@ -23,6 +23,15 @@ def opened(finished):
     return load_run(finished[0])
 
 
+def test_images_that_have_moved_are_asked_for(undisturbed, tmp_path):
+    out = shutil.copytree(undisturbed[0], tmp_path / "r")
+    config = read(out / "config.json")
+    (out / "config.json").write_text(json.dumps(config | {"data": "images/that/were"}))
+    with pytest.raises(S11Error, match="not at images/that/were: give `data`, where they are now"):
+        load_run(out)
+    assert load_run(out, data=config["data"]).dls.c == 2
+
+
 def test_it_is_the_learner_that_was_trained(pets, tmp_path):
     trained = run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL])
     opened = load_run(tmp_path / "r")

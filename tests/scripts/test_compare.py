@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -32,16 +33,48 @@ def test_runs_that_differ_only_in_the_seed_are_joined(finished, tmp_path):
     other = altered(out, tmp_path / "other", 0.9, wd=0.1)
     groups = group_by_settings([read_records(path) for path in [*seeds, other, seeds[0]]])
     assert [len(each.runs) for each in groups] == [3, 1]
-    header, joined, alone = format_table(groups).splitlines()
-    assert header.split() == [
-        *["run", "images", "epochs", "final", "best", "loss", "seconds", "LRMIN", "LRMAX", "wd"]
+    images, _, header, joined, alone, _, keys, wd = format_table(groups).splitlines()
+    assert images == "pets, test images"
+    assert re.split(r"  +", header.strip()) == [
+        *("run", "epochs", "final, %", "best, %", "loss", "min", "lr")
     ]
-    assert "s0 and 2 more seeds" in joined
-    assert "60.00% ± 10.00%" in joined
-    assert joined.split()[-1] == "0.0005"
-    assert alone.split()[-1] == "0.1"
-    assert "90.00%" in alone
+    assert joined.startswith("A  s0, 3 seeds")
+    assert "60.00 ± 10.00" in joined
+    assert "90.00" in alone
     assert "±" not in alone
+    assert (keys.split(), wd.split()) == (["A", "B"], ["wd", "0.0005", "0.1"])
+
+
+def test_many_runs_of_long_names_fit_into_a_hundred_columns(finished, tmp_path):
+    out = finished[0]
+    paths = [
+        altered(out, tmp_path / str(i) / f"{'long-' * 20}name", 0.5, seed=1, width=1 + i, wd=i / 7)
+        for i in range(7)
+    ]
+    paths += [altered(out, tmp_path / f"seed-{i}", 0.5, seed=i, bs=99) for i in range(12)]
+    table = format_table(group_by_settings([read_records(path) for path in paths]))
+    assert max(map(len, table.splitlines())) <= 100
+    names = re.findall(r"^[A-H]  (\S+(?: \d+ seeds)?)  ", table, re.MULTILINE)
+    assert len(names) == 8
+    assert names[-1] == "seed-0, 12 seeds"
+    assert all(name.endswith("long-name") for name in names[:-1])
+    assert [line.split() for line in table.splitlines() if "width" in line] == [
+        ["width", *"12345"],
+        ["width", *"671"],
+    ]
+
+
+def test_equal_names_are_told_apart_and_every_name_is_in_the_legend(finished, tmp_path):
+    first, second = (
+        altered(finished[0], tmp_path / p / "_x", wd=w) for p, w in [("a", 1), ("b", 2)]
+    )
+    groups = group_by_settings([read_records(path) for path in (first, second)])
+    assert [group.name for group in groups] == ["a/_x", "b/_x"]
+    (legend,) = plot_comparison([curves_of(group) for group in groups]).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["A  a/_x", "B  b/_x"]
+    (alone,) = group_by_settings([read_records(first)])
+    (legend,) = plot_comparison([curves_of(alone)]).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["A  _x"]
 
 
 def test_the_same_seed_twice_is_no_second_sample(finished, tmp_path):
@@ -55,7 +88,7 @@ def test_one_table_and_one_picture(finished, tmp_path, capsys):
     compare.main([str(finished[0]), str(other), "--out", str(tmp_path / "c.png")])
     printed = capsys.readouterr().out
     last = rows(finished[0] / "history.csv")[-1]
-    assert f"{last['valid_accuracy']:.2%}" in printed
+    assert f"{100 * last['valid_accuracy']:.2f}" in printed
     assert "width" in printed
     assert min(Image.open(tmp_path / "c.png").size) > 500
 
@@ -72,12 +105,12 @@ def test_the_band_is_from_the_lowest_to_the_highest():
 def test_curves_are_as_long_as_the_shortest_run(finished):
     records = read_records(finished[0])
     shorter = replace(records, history=records.history[:2])
-    name, accuracies, losses = curves_of(Group("a", (records, shorter)))
-    assert name == "a"
+    name, accuracies, losses = curves_of(Group("A", "a", (records, shorter)))
+    assert name == "A  a"
     assert accuracies.shape == losses.shape == (2, 2)
     assert accuracies[0, 1] == 100 * records.history[1].valid_accuracy
     assert losses[1, 0] == records.history[0].valid_loss
-    assert curves_of(Group("b", (replace(records, history=[]),))) is None
+    assert curves_of(Group("B", "b", (replace(records, history=[]),))) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 import study
+import study_page
 from helpers import ROOT, help_without_heavy_imports
+from matplotlib.figure import Figure
 
 from s11_fastai.cli import run_flags
 from s11_fastai.errors import S11Error
@@ -25,6 +27,51 @@ lr-max = 0.1
 lr-max = 0.4
 seeds = 0
 """
+
+
+COLUMNS = "variant,seed,flags,data,evaluated_on,precision,epochs,lr_max,final_accuracy\n"
+ROWS = """\
+a,0,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,0.5
+a,1,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,0.7
+b,0,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,0.6
+b,1,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,0.8
+b,2,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,
+c,1,--lr-max 0.4 --width 4,digits,held-out,fp32,3,0.4,0.4
+found,0,--width 4,digits,held-out,fp32,3,0.15,0.9
+"""
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A page of these rows, with a table's words."""
+
+    def make(rows: str) -> str:
+        (tmp_path / "t.csv").write_text(COLUMNS + rows)
+        (tmp_path / "t.ini").write_text("# What two peaks\n# are worth.\n[DEFAULT]\n# else\n")
+        return study_page.write_page(tmp_path, tmp_path).read_text()
+
+    return make
+
+
+def test_the_page_compares_over_the_seeds_that_both_have(page):
+    text = page(ROWS)
+    assert "\nWhat two peaks are worth.\n" in text
+    assert "digits, held-out images, 3 epochs, fp32; `--width 4`." in text
+    assert "| a | `--lr-max 0.1` | 2 | 60.00 ± 14.14 |  |" in text
+    assert "| b | `--lr-max 0.2` | 3, 1 diverged | 70.00 ± 14.14 | +10.00 ± 0.00 |" in text
+    assert "| c | `--lr-max 0.4` | 1 | 40.00 | -30.00 |" in text
+    assert "with fewer than three seeds: a; c; found." in text
+
+
+def test_a_grid_of_peaks_is_drawn_with_those_that_were_found(page, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(study_page, "plot_peaks", lambda *args: drawn.append(args) or Figure())
+    assert "![Accuracy of each peak](t.png)" in page(ROWS)
+    ((accuracies, found),) = drawn
+    assert accuracies == {0.1: [50, 70], 0.2: [60, 80], 0.4: [40]}
+    assert found == [0.15]
+    assert (tmp_path / "t.png").exists()
+    assert "t.png" not in page(ROWS.replace("--width 4", "--width 8", 1))
 
 
 @pytest.fixture
@@ -125,3 +172,9 @@ def test_a_run_that_diverges_is_a_row_without_accuracies(table, finished, tmp_pa
 
 def test_help_needs_nothing_heavy():
     assert "INI" in help_without_heavy_imports("study")
+
+
+def test_the_committed_page_is_that_of_the_committed_rows(tmp_path):
+    results = shutil.copytree(ROOT / "results/study", tmp_path / "study")
+    page = study_page.write_page(results, ROOT / "experiments/studies")
+    assert page.read_text() == (ROOT / "results/study/README.md").read_text()

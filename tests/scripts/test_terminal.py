@@ -141,6 +141,14 @@ def test_demo_is_three_flags_and_a_flag_beside_it_wins():
     assert (args.data, args.width, args.bs, args.epochs, args.peak_epoch) == (None, 64, 512, 24, 5)
 
 
+def test_a_recipe_is_short_for_its_settings_and_a_flag_beside_it_wins():
+    settings, _ = run_flags(["--recipe", "reference", "--lr-max", "0.1", "--demo"])
+    assert (settings.momentum, settings.wd, settings.lr_min) == (0.95, 0, 0.00088)
+    assert (settings.lr_max, settings.width) == (0.1, 16)
+    with pytest.raises(SystemExit):
+        run_flags(["--recipe", "another"])
+
+
 @pytest.mark.parametrize(
     ("epochs", "peak", "pct_start"),
     [(24, 5, 5 / 24), (1, None, 5 / 24), (2, 1, 1 / 2), (3, 1, 1 / 3), (10, 2, 1 / 5)],
@@ -150,3 +158,14 @@ def test_the_peak_comes_in_proportion_unless_it_is_given(epochs, peak, pct_start
     assert (settings.peak_epoch, settings.pct_start) == (peak, pct_start)
     settings, _ = run_flags(["--epochs", "24", "--peak-epoch", "7"])
     assert settings.pct_start == 7 / 24
+
+
+def test_paths_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    settings, options = run_flags(["--data", "images", "--out=~/run"])
+    assert settings.data == str(tmp_path / "images")
+    assert options.out == tmp_path / "home/run"
+    settings, _ = run_flags(["--data", "~/images"])
+    assert settings.data == str(tmp_path / "home/images")
+    assert run_flags(["--data", "digits"])[0].data == "digits"

@@ -1,0 +1,137 @@
+"""The rows of the studies as one page: what each change was worth, and what is not settled."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from s11_fastai.plots import plot_peaks
+from s11_fastai.storage import write_atomically
+
+ENOUGH_SEEDS = 3
+_LR_FLAGS = {"--lr-max", "--lr-min"}
+HEAD = """# Study
+
+What single changes are worth, on held-out training images; no test image was looked at. This page
+is made from the rows beside it by `python experiments/study.py`, whose tables say which settings
+each variant has. Accuracies are those of the last epoch in percent, mean and standard deviation
+over the seeds. A difference is the mean over the seeds that both variants have; where it is smaller
+than its own deviation, or has fewer than three seeds, it settles nothing.
+"""
+
+
+class Variant(NamedTuple):
+    """One line of a table: its name, its flags but for the seed, and the row of each seed."""
+
+    name: str
+    flags: dict[str, str]
+    rows: dict[str, dict[str, str]]
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """In percent, by seed; runs that diverged have none."""
+        found = {seed: row["final_accuracy"] for seed, row in self.rows.items()}
+        return {seed: 100 * float(value) for seed, value in found.items() if value}
+
+    @property
+    def peaks(self) -> list[float]:
+        """The lr at the peak of each run."""
+        return [float(row["lr_max"]) for row in self.rows.values() if row["lr_max"]]
+
+
+def write_page(results: Path, tables: Path) -> Path:
+    """Write `README.md` beside the rows, and a picture of each grid of peaks; returns the page."""
+    parts = [HEAD]
+    for path in sorted(results.glob("*.csv")):
+        variants = read_variants(path)
+        picture = draw_grid(variants, path.with_suffix(".png"))
+        parts.append(section(path, heading(tables / f"{path.stem}.ini"), variants, picture))
+    page = results / "README.md"
+    write_atomically(page, "\n".join(parts))
+    return page
+
+
+def read_variants(path: Path) -> list[Variant]:
+    """The variants of a file of rows, in the order of their first rows."""
+    variants: dict[str, Variant] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            words = shlex.split(row["flags"])
+            flags = dict(zip(words[::2], words[1::2], strict=True))
+            own = variants.setdefault(row["flags"], Variant(row["variant"], flags, {}))
+            own.rows[row["seed"]] = row
+    return list(variants.values())
+
+
+def heading(table: Path) -> str:
+    """What a table says of itself: the comment that it begins with."""
+    lines = table.read_text().splitlines() if table.is_file() else []
+    comment = lines[: next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)]
+    return " ".join(line.lstrip("# ") for line in comment)
+
+
+def section(path: Path, words: str, variants: Sequence[Variant], picture: Path | None) -> str:
+    """A table, with what all its runs share in a line above it."""
+    first, *others = variants
+    row = next(iter(first.rows.values()))
+    lines = [
+        f"## {path.stem.capitalize()}\n",
+        f"{words}\n" if words else "",
+        f"{row['data']}, {row['evaluated_on']} images, {row['epochs']} epochs, {row['precision']}; "
+        f"`{' '.join(f'{k} {v}' for k, v in shared_flags(variants).items())}`. "
+        f"Rows: [`{path.name}`]({path.name}).\n",
+        "| variant | its own settings | seeds | accuracy, % | against the first, points |",
+        "|---|---|---|---|---|",
+        table_line(first, shared_flags(variants), None),
+        *(table_line(variant, shared_flags(variants), first) for variant in others),
+    ]
+    if picture:
+        lines.append(f"\n![Accuracy of each peak]({picture.name})")
+    if open_ := [v.name for v in variants if len(v.rows) < ENOUGH_SEEDS]:
+        lines.append(f"\nNot settled, with fewer than three seeds: {'; '.join(open_)}.")
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def shared_flags(variants: Sequence[Variant]) -> dict[str, str]:
+    """The flags that all variants have alike."""
+    first, *others = (set(variant.flags.items()) for variant in variants)
+    return dict(sorted(first.intersection(*others)))
+
+
+def table_line(variant: Variant, shared: dict[str, str], first: Variant | None) -> str:
+    own = " ".join(f"{k} {v}" for k, v in variant.flags.items() if shared.get(k) != v)
+    found = variant.accuracies
+    diverged = len(variant.rows) - len(found)
+    seeds = f"{len(variant.rows)}" + (f", {diverged} diverged" if diverged else "")
+    against = ""
+    if first:
+        both = found.keys() & first.accuracies.keys()
+        against = mean_and_deviation([found[seed] - first.accuracies[seed] for seed in both], "+")
+    accuracy = mean_and_deviation(list(found.values()))
+    return f"| {variant.name} | {f'`{own}`' if own else ''} | {seeds} | {accuracy} | {against} |"
+
+
+def mean_and_deviation(values: Sequence[float], sign: str = "") -> str:
+    if not values:
+        return "none"
+    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{fmean(values):{sign}.2f}{deviation}"
+
+
+def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
+    """Draw the accuracies over the peaks where the variants differ in nothing but the bounds.
+
+    A variant without `--lr-max` has found its own bounds; its peaks are marked.
+    """
+    fixed = [{k: v for k, v in each.flags.items() if k not in _LR_FLAGS} for each in variants]
+    given = [each for each in variants if "--lr-max" in each.flags and each.accuracies]
+    if any(flags != fixed[0] for flags in fixed) or len({each.peaks[0] for each in given}) < 3:
+        return None
+    found = [peak for each in variants if "--lr-max" not in each.flags for peak in each.peaks]
+    accuracies = {each.peaks[0]: list(each.accuracies.values()) for each in given}
+    plot_peaks(accuracies, found).savefig(path)
+    return path
