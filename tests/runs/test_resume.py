@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -58,7 +59,8 @@ def test_without_the_position_the_end_is_another(undisturbed, tmp_path, monkeypa
         begin(self, state and state | {"loader": state["loader"] | {"first_batch": 0}})
 
     monkeypatch.setattr(Resume, "__init__", from_the_epochs_beginning)
-    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    with suppress(SystemExit):  # it has more steps than its tables can hold
+        run.main(["--out", str(tmp_path / "r"), "--resume"])
     assert {"model.safetensors", "steps.csv"} <= set(compare(whole, tmp_path / "r"))
 
 
