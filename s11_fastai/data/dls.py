@@ -12,7 +12,7 @@ import torch
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import Categorize
-from fastai.vision.core import TensorImage
+from fastai.vision.core import PILImage, TensorImage
 from fasttransform import Transform
 from PIL import Image, ImageOps
 
@@ -182,7 +182,7 @@ def _augmenter(images: ImageSet, seed: int, augment: object) -> Augmenter | None
 
 
 class Picture(Transform):
-    """An index to its image, uint8 (3, H, W); also what `as_image` reads, resized to that."""
+    """An index to its image, as fastai's PILImage; also what `as_image` reads, resized to that."""
 
     input_types = (Integral, str, Path, Image.Image, np.ndarray)
 
@@ -190,10 +190,10 @@ class Picture(Transform):
         super().__init__()
         self.images = images
 
-    def encodes(self, item) -> TensorImage:
+    def encodes(self, item) -> PILImage:
         if isinstance(item, Integral):
-            return to_batch(self.images.pixels_of(np.asarray([item])))[0]
-        return as_image(item, self.images.train.images.shape[1:3])
+            return PILImage.create(self.images.pixels_of(np.asarray([item]))[0])
+        return PILImage.create(as_image(item, self.images.train.images.shape[1:3]))
 
 
 class ClassName(Transform):

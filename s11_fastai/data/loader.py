@@ -12,7 +12,7 @@ import torch
 from fastai.data.core import Datasets, TfmdDL
 from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorCategory
-from fastai.vision.core import TensorImage
+from fastai.vision.core import PILImage, TensorImage
 from fastcore.basics import chunked
 from fasttransform import Pipeline
 
@@ -53,9 +53,10 @@ class ResidentDL(TfmdDL):
 
     The dataset's items are indices of images. fastai chooses their order, and the loader slices
     and augments whatever indices it gets. Where the order is the loader's own, all follows from
-    `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each full pass moves on
-    by one. Any other order (a `get_idxs` from outside, `one_batch`, `show_batch`) may show an
-    image several times, so each place in a batch is sampled anew, from fastai's generator.
+    `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each pass moves on by one,
+    also one that is left before its end. Any other order (a `get_idxs` from outside, `one_batch`,
+    `show_batch`) may show an image several times, so each place in a batch is sampled anew, from
+    fastai's generator.
     `shard` is the part of every batch that this process gets.
     """
 
@@ -72,6 +73,7 @@ class ResidentDL(TfmdDL):
         self.epoch, self.first_batch, self.shard = 0, 0, Shard()
         self._key: tuple[int, ...] = ()
         self._begin = 0
+        self._begun = False  # a pass that is not over, and may never be
         self._looking = self._chosen = False
         super().__init__(dataset, *args, **kwargs)
 
@@ -85,18 +87,18 @@ class ResidentDL(TfmdDL):
             return super().new(dataset, cls, **kwargs)
         own = {"images": self.images, "seed": self.seed, "augment": self.augment}
         new = super().new(dataset, cls, **own | kwargs)
-        new.epoch = self.epoch
+        new.epoch = self.state_dict()["epoch"]
         return new
 
     # What the next pass is.
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Make the next pass that of `epoch`, beginning with `first_batch`, both counted from 0."""
-        self.epoch, self.first_batch, self._chosen = epoch, first_batch, True
+        self.epoch, self.first_batch, self._chosen, self._begun = epoch, first_batch, True, False
 
     def state_dict(self) -> dict[str, int]:
-        """Which pass comes next; while one is under way, that epoch from its beginning."""
-        return {"epoch": self.epoch, "first_batch": self.first_batch}
+        """Which pass comes next, after the one that is under way."""
+        return {"epoch": self.epoch + self._begun, "first_batch": self.first_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Make the next pass the one that `state` tells."""
@@ -104,17 +106,19 @@ class ResidentDL(TfmdDL):
 
     def after_iter(self) -> None:
         super().after_iter()
-        self.epoch += 1
+        self.epoch, self._begun = self.epoch + 1, False
 
     # To look at images belongs to no epoch, and shows others each time.
 
     def one_batch(self) -> tuple:
         """Another first batch each time; straight after `set_epoch`, that epoch's."""
-        self._looking, first_batch = not self._chosen, self.first_batch
+        before = self.first_batch, self._begun
+        self._looking = not self._chosen
         try:
             return super().one_batch()
         finally:
-            self._looking, self.first_batch = False, first_batch
+            self._looking = False
+            self.first_batch, self._begun = before
 
     def show_batch(self, *args, **kwargs) -> object:
         """fastai's, which leaves `get_idxs` replaced where it fails."""
@@ -131,6 +135,7 @@ class ResidentDL(TfmdDL):
     def before_iter(self) -> None:
         super().before_iter()
         if not self._looking:
+            self.epoch, self._begun = self.epoch + self._begun, True
             self._begin, self.first_batch = self.first_batch, 0
         self._chosen = False
         self._key = (self.rng.getrandbits(32),)  # unless the order is the epoch's
@@ -173,7 +178,8 @@ class ResidentDL(TfmdDL):
         if len(self.dataset.tls) > 1:
             batch += (TensorCategory(torch.from_numpy(self.images.labels_of(indices))),)
         if any(_acts(pipeline) for pipeline in (self.after_item, self.before_batch)):
-            return self.do_batch([self.after_item(item) for item in zip(*batch, strict=True)])
+            items = zip(map(PILImage.create, x), *batch[1:], strict=True)  # as the dataset's are
+            return self.do_batch([self.after_item(item) for item in items])
         return batch
 
     @property

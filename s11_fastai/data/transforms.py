@@ -293,6 +293,11 @@ class BytesToFloat(IntToFloatTensor):
         super().__init__()
         self.deferred = deferred
 
+    @property
+    def int_to_float_tensor(self) -> BytesToFloat:
+        """What `dls.after_batch.int_to_float_tensor` finds, as with fastai's own."""
+        return self
+
     def encodes(self, x: TensorImage) -> TensorImage:
         return x if self.deferred or x.is_floating_point() else x.float().div_(self.div)
 
@@ -332,6 +337,11 @@ class NormalizeBytes(Normalize):
         super().__init__(means.float(), stds.float())
         self.statistics = tuple(mean), tuple(std)
         self.scale, self.shift = (1 / (255 * stds)).float(), (-means / stds).float()
+
+    @property
+    def normalize(self) -> NormalizeBytes:
+        """What `dls.after_batch.normalize` finds, as with fastai's own."""
+        return self
 
     def encodes(self, x: TensorImage) -> TensorImage:
         if x.is_floating_point():

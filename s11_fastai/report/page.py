@@ -26,7 +26,7 @@ from s11_fastai.report.curves import CURVES, Chart, place
 from s11_fastai.runs.records import Records
 from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import Folder
-from s11_fastai.streams import one_line
+from s11_fastai.streams import one_line, printable
 
 State = Literal["running", "stopped", "finished"]
 
@@ -127,7 +127,7 @@ def _render(records: Records, state: State) -> str:
         pictures=shown,
         left_out=without + missing,
         reference=reference if records.is_cifar10 else None,
-        command=command_of(records.settings),
+        command=printable(command_of(records.settings)),
         command_to_resume=command_to_resume("FOLDER"),
     )
 
@@ -182,6 +182,8 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # The images' path is the one text of a record that may hold any letters.
+    environment.filters["printable"] = lambda value: printable(str(value))
     environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
     environment.filters["when"] = lambda t: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(t))
     return environment.get_template("report.html")

@@ -21,6 +21,7 @@ from s11_fastai.data.transforms import (
     sample_params,
     to_batch,
 )
+from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
 from s11_fastai.report import curves
 from s11_fastai.runs.records import Records
@@ -73,8 +74,11 @@ class Evaluation:
 
     @cached_property
     def predictions(self) -> interpret.Predictions:
-        """Those of all evaluated images."""
-        return interpret.predict(self.learn.model, self.learn.dls.valid)
+        """Those of all evaluated images; raises S11Error where the network gives NaN for one."""
+        found = interpret.predict(self.learn.model, self.learn.dls.valid)
+        if not np.isfinite(found.log_probabilities).all():
+            raise S11Error("the network gives no finite numbers: its weights are of no use")
+        return found
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -138,26 +142,31 @@ def _augmented(inputs: Inputs) -> Figure:
     return plots.plot_augmented(images.train.images[0], augmented_versions(images, 0, seed))
 
 
+def _drawable(curve: curves.Curve | None) -> curves.Curve | None:
+    """The curve, where there is one and it can be drawn; the page says why where it cannot."""
+    return None if curve is None or curve.fault else curve
+
+
 def _lr_find(records: Records) -> Figure | None:
-    if not (curve := curves.range_test(records)):
+    if not (curve := _drawable(curves.range_test(records))):
         return None
     line, ((lr_min, _), (lr_max, _)) = curve.lines["valid"], curve.marks
     return plots.plot_lr_find(line.x, line.y, lr_min, lr_max)
 
 
 def _schedule(records: Records) -> Figure | None:
-    if not (curve := curves.schedule(records)):
+    if not (curve := _drawable(curves.schedule(records))):
         return None
     return plots.plot_schedule(curve.lines["valid"].x, curve.lines["valid"].y)
 
 
 def _loss(records: Records) -> Figure | None:
-    curve = curves.loss(records)
+    curve = _drawable(curves.loss(records))
     return plots.plot_loss(curve.lines["train"], curve.lines["valid"]) if curve else None
 
 
 def _accuracy(records: Records) -> Figure | None:
-    curve = curves.accuracy(records)
+    curve = _drawable(curves.accuracy(records))
     return plots.plot_accuracy(curve.lines["train"], curve.lines["valid"]) if curve else None
 
 

@@ -12,7 +12,7 @@ from s11_fastai.sources.cifar_batches import is_batches_folder, read_batches
 from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.download import download
 from s11_fastai.sources.folder import is_image_folder, read_image_folder
-from s11_fastai.sources.imageset import ImageSet, Split, fingerprint
+from s11_fastai.sources.imageset import ImageSet, Split, check_classes, fingerprint
 from s11_fastai.streams import printable
 
 __all__ = ["ImageSet", "Split", "load_images"]
@@ -65,9 +65,7 @@ def _decode(tree: Tree, path: Path) -> ImageSet:
             name = ""
         else:
             continue
-        unprintable = [name for name in classes if not name.isprintable()]
-        if unprintable:
-            raise S11Error(f"{path}: the class {unprintable[0]!r} is no printable text: rename it")
+        check_classes(classes, path)
         mark = fingerprint(classes, train, test)
         return ImageSet(name, classes, train, test, mark)
     raise S11Error(

@@ -13,6 +13,11 @@ from pathlib import Path, PurePosixPath
 from s11_fastai.errors import S11Error
 
 MAX_UNPACKED = 1 << 30
+MAX_MEMBERS = 100_000
+_MAX_NAME, _MAX_HEADER = 1_000, 8 << 10
+_DEEPEST = 4  # top/train/class/image
+_HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+_HEADERS |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _END_OF_TAR = bytes(512)
 
 
@@ -34,9 +39,17 @@ class Tree:
         inside = {name[cut:]: f for name, f in self.files.items() if name.startswith(f"{top}/")}
         return Tree(inside, frozenset(n[cut:] for n in self.folders if n.startswith(f"{top}/")))
 
-    def read(self, name: str) -> bytes:
-        """The bytes of one file."""
+    def read(self, name: str, most: int) -> bytes:
+        """The bytes of one file; raises ValueError where they are more than `most`, or no file."""
         file = self.files[name]
+        if isinstance(file, bytes):
+            size = len(file)
+        elif file.is_file():
+            size = file.stat().st_size
+        else:
+            raise ValueError("it is no plain file")
+        if size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
         return file if isinstance(file, bytes) else file.read_bytes()
 
 
@@ -47,7 +60,7 @@ def folder_tree(top: Path) -> Tree:
     for where, subfolders, names in os.walk(top, followlinks=True):
         subfolders[:] = sorted(n for n in subfolders if not n.startswith("."))
         here = Path(where)
-        if len(here.relative_to(top).parts) >= 3:  # top/train/class: no deeper
+        if len(here.relative_to(top).parts) >= _DEEPEST - 1:
             subfolders.clear()
         folders.update((here / n).relative_to(top).as_posix() for n in subfolders)
         files |= {
@@ -80,10 +93,11 @@ def archive_key(path: Path) -> str:
 
 
 def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
-    """Read a `.tar`, `.tgz` or `.tar.gz` into memory.
+    """Read a `.tar`, `.tgz` or `.tar.gz` into memory, but for what is hidden or lies too deep.
 
     Raises S11Error for an archive that is cut short or damaged, holds a link, a device or a path
-    that leads out of its folder, or unpacks to more than `max_unpacked` bytes.
+    that leads out of its folder, unpacks to more than `max_unpacked` bytes, or has more than
+    `MAX_MEMBERS` members.
     """
     files: dict[str, Path | bytes] = {}
     folders: set[str] = set()
@@ -91,12 +105,20 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             stream = _Bounded(gzip.GzipFile(fileobj=raw) if packed else raw, max_unpacked, path)
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                for member in tar:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+                for i, member in enumerate(tar):
+                    tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
+                    if i == MAX_MEMBERS:
+                        raise S11Error(
+                            f"{path} has more than {MAX_MEMBERS:,} members: unpack it and give "
+                            "the folder"
+                        )
                     name = _checked_name(member, path)
+                    if _left_out(name):
+                        continue
                     if member.isdir():
                         folders.add(name)
-                    elif not _hidden(name):
+                    else:
                         stream.admit(member.size)
                         files[name] = _bytes_of(tar, member)
             stream.drain()
@@ -104,6 +126,20 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
         raise _damaged(path, error) from error
     folders.update(p.as_posix() for name in files for p in PurePosixPath(name).parents)
     return Tree(files, frozenset(folders - {"."}))
+
+
+class _Member(tarfile.TarInfo):
+    """A header of an archive, which must not say that a longer one follows than names need.
+
+    tarfile looks through that with patterns whose time grows with the square of its length.
+    """
+
+    @classmethod
+    def frombuf(cls, *args, **kwargs):  # type: ignore[no-untyped-def]
+        member = super().frombuf(*args, **kwargs)
+        if member.type in _HEADERS and member.size > _MAX_HEADER:
+            raise ValueError(f"a header of {member.size:,} bytes")
+        return member
 
 
 def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -114,18 +150,23 @@ def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:
     name = PurePosixPath(member.name)
+    if len(member.name) > _MAX_NAME:
+        raise S11Error(f"{archive}: a member's name has more than {_MAX_NAME:,} letters; not read")
+    if member.isreg() and not name.parts:
+        raise S11Error(f"{archive}: the member {member.name!a} has no name; not read")
     drive = member.name[1:2] == ":"
     if name.is_absolute() or drive or ".." in name.parts or "\\" in member.name:
-        raise S11Error(f"{archive}: the member {member.name!r} leads out of its folder; not read")
-    # A sparse file claims more bytes than the archive holds; "." names no file.
-    plain = member.isdir() or (member.isreg() and name.parts)
-    if not plain or member.issparse():
-        raise S11Error(f"{archive}: the member {member.name!r} is no plain file; not read")
+        raise S11Error(f"{archive}: the member {member.name!a} leads out of its folder; not read")
+    # A sparse file claims more bytes than the archive holds.
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        raise S11Error(f"{archive}: the member {member.name!a} is no plain file; not read")
     return name.as_posix()
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+def _left_out(name: str) -> bool:
+    """Whether it is hidden, or lies deeper than any image does."""
+    parts = PurePosixPath(name).parts
+    return len(parts) > _DEEPEST or any(part.startswith(".") for part in parts)
 
 
 def _damaged(archive: Path, error: object) -> S11Error:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from s11_fastai.errors import S11Error
 
 SIDE = 32
+MAX_CLASSES, MAX_NAME = 1_000, 100
 
 
 class Split(NamedTuple):
@@ -98,6 +101,21 @@ class ImageSet:
             valid=_take(self.train, np.sort(held)),
             evaluated_on="held-out",
         )
+
+
+def check_classes(names: Sequence[str], where: Path) -> None:
+    """Raise S11Error where the images at `where` have classes that no picture could tell apart."""
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise S11Error(f"{where} has {len(names):,} classes: it can be 1 to {MAX_CLASSES:,}")
+    for name in names:
+        if not (name.isprintable() and 1 <= len(name) <= MAX_NAME):
+            raise S11Error(
+                f"{where}: the class {name[:MAX_NAME]!a} is no printable text of 1 to {MAX_NAME} "
+                "letters: rename it"
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise S11Error(f"{where} has two classes that are called {twice}: rename one")
 
 
 def fingerprint(classes: tuple[str, ...], train: Split, test: Split) -> str:

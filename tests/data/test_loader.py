@@ -87,12 +87,11 @@ def test_a_plain_pass_is_the_same_to_the_bit_in_every_version(name, num_workers)
     assert digest(dls[split]) == BITS[name]
 
 
-def test_the_count_goes_on_over_full_passes_alone(dls):
+def test_the_count_goes_on_over_passes_and_not_over_looks(dls):
     dl, whole = dls.train, get_dls(dls.train.images, bs=16, device="cpu").train
     expected = [xs(whole) for _ in range(3)]
     dl.show_batch()
     dl.one_batch()
-    next(iter(dl))
     assert dl.state_dict() == {"epoch": 0, "first_batch": 0}
     assert torch.equal(xs(dl), expected[0])
     assert torch.equal(xs(dl), expected[1])
@@ -104,11 +103,16 @@ def test_the_count_goes_on_over_full_passes_alone(dls):
     assert torch.equal(xs(dl), expected[2])
 
 
-def test_a_pass_that_ends_early_is_begun_again_from_its_first_batch(dls):
-    expected = xs(dls.train)
+def test_a_pass_that_is_left_early_counts_as_soon_as_it_has_begun(dls):
+    expected = [xs(dls.train) for _ in range(2)]
     dls.train.set_epoch(0, first_batch=1)
-    next(iter(dls.train))
-    assert torch.equal(xs(dls.train), expected)
+    assert torch.equal(next(iter(dls.train))[0].as_subclass(Tensor), expected[0][16:32])
+    assert dls.train.state_dict() == {"epoch": 1, "first_batch": 0}
+    dls.one_batch()
+    assert dls.train.state_dict() == {"epoch": 1, "first_batch": 0}
+    assert torch.equal(xs(dls.train.new()), expected[1])
+    assert torch.equal(xs(dls.train), expected[1])
+    assert dls.train.state_dict() == {"epoch": 2, "first_batch": 0}
 
 
 def test_each_look_is_another_and_straight_after_set_epoch_that_epochs(dls):
@@ -179,6 +183,21 @@ def test_training_images_are_augmented_where_the_dataset_is_in_training(learn):
     assert torch.equal(evaluated, plain)
     with learn.dls.valid_ds.set_split_idx(0):
         assert unlike(torch.cat([xs(learn.dls.valid) for _ in range(2)])) == 48
+
+
+def test_an_albumentations_pipeline_augments_whatever_order_is_asked_for(images):
+    import albumentations as A
+
+    augment = A.Compose([A.RandomBrightnessContrast(p=1), A.Rotate(p=1)])
+    dls = get_dls(images, bs=16, device="cpu", augment=augment)
+    x, _, _ = dls.train.show_batch(unique=True, show=False)
+    assert unlike(x[:9].as_subclass(Tensor)) == 9
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat())
+    with learn.no_bar(), learn.no_logging():
+        for ds_idx in (0, 1):
+            augmented, plain = learn.tta(ds_idx, n=1, beta=None)[0]
+            assert not torch.isclose(augmented, plain).all(1).any()
 
 
 def test_fastais_batch_transforms_get_floats_and_are_the_last_conversion(dls):
