@@ -115,7 +115,7 @@ def test_the_command_makes_the_run_again(finished, pets):
         r"<pre[^>]*><code>python experiments/run.py (.*)</code>", page_of(finished[0])
     )
     assert run_flags(words.split())[0] == settings
-    odd = replace(settings, data="a b/c.tgz", lr_max=0.1234567890123, wd=1e-7)
+    odd = replace(settings, data="/a b/c.tgz", lr_max=0.1234567890123, wd=1e-7)
     assert run_flags(shlex.split(command_of(odd))[2:])[0] == odd
 
 

@@ -178,5 +178,6 @@ def test_no_network_and_no_copy_is_one_line(tmp_path, capsys, monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("s11_fastai.sources.fastai_folder", lambda name: tmp_path / "home" / name)
     assert "--data digits" in refused(["--out", tmp_path / "r", *SMALL], capsys)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "r").exists()
