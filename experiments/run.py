@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
             s11.join_processes(settings.device, signals) as processes,
             s11.claim(out, resume=options.resume, is_main=processes.is_main) as folder,
         ):
-            if folder.results:
-                s11.say(f"{out} is finished: {s11.summary(folder.results)}")
+            if folder.finished:
+                s11.say(folder.finished)
                 return s11.load_run(out, data=settings.data) if sys.flags.interactive else None
             images = processes.main_first(
                 lambda: s11.load_images(settings.data, settings.holdout, size=settings.resize)

@@ -20,7 +20,8 @@ from fastai.torch_core import get_model
 from fastcore.foundation import L
 from torch import Tensor, nn
 
-from s11_fastai.errors import DivergedError, S11Error, printable
+from s11_fastai.errors import DivergedError, S11Error
+from s11_fastai.streams import printable
 
 # What kernels an optimiser uses is the device's matter, not the fit's.
 _KERNELS = ("fused", "foreach", "capturable")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from s11_fastai.plots.style import ShowableFigure, plain
+from s11_fastai.plots.style import ShowableFigure, short
 
 
 def plot_samples(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Figure:
@@ -25,7 +25,7 @@ def plot_samples(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -
         axes_row[0].tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
         axes_row[0].set_frame_on(False)
         axes_row[0].set_ylabel(
-            plain(names[label]), rotation=0, ha="right", va="center", fontsize=13
+            short(names[label]), rotation=0, ha="right", va="center", fontsize=13
         )
     return figure
 

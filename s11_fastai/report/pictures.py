@@ -26,31 +26,31 @@ from s11_fastai.learner import S11Learner
 from s11_fastai.report import curves
 from s11_fastai.runs.records import Records
 from s11_fastai.sources import ImageSet
-from s11_fastai.storage import write_atomically
+from s11_fastai.storage import Folder
 
 _LAYERS = ("prep", "layer1", "layer2", "layer3")
 
 
-def draw_images(run: Path, images: ImageSet, seed: int) -> None:
+def draw_images(folder: Folder, images: ImageSet, seed: int) -> None:
     """Write the pictures of the training images into the folder of a run."""
-    _draw(run, Inputs(images, seed))
+    _draw(folder, Inputs(images, seed))
 
 
-def draw_records(records: Records) -> None:
-    """Write the pictures of how training went, as far as it went, into the folder of the run."""
-    _draw(records.path, records)
+def draw_records(folder: Folder, records: Records) -> None:
+    """Write the pictures of how training went, as far as it went."""
+    _draw(folder, records)
 
 
-def draw_predictions(run: Path, learn: S11Learner, seed: int) -> None:
+def draw_predictions(folder: Folder, learn: S11Learner, seed: int) -> None:
     """Write the pictures of what the network says of the evaluated images."""
-    _draw(run, Evaluation(learn, seed))
+    _draw(folder, Evaluation(learn, seed))
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(folder: Folder, name: str, figure: Figure) -> None:
     """Write a picture as a whole file, in the format that its name ends with."""
     image = io.BytesIO()
-    figure.savefig(image, format=path.suffix[1:].lower())
-    write_atomically(path, image.getvalue())
+    figure.savefig(image, format=Path(name).suffix[1:].lower())
+    folder.write(name, image.getvalue())
 
 
 class Inputs(NamedTuple):
@@ -288,9 +288,9 @@ PICTURES: tuple[Picture, ...] = (
 )
 
 
-def _draw(run: Path, source: Inputs | Records | Evaluation) -> None:
+def _draw(folder: Folder, source: Inputs | Records | Evaluation) -> None:
     for picture in PICTURES:
         if isinstance(source, picture.source):
             figure = picture.draw(source)
             if figure is not None:
-                write_figure(run / "figures" / f"{picture.name}.png", figure)
+                write_figure(folder.sub("figures"), f"{picture.name}.png", figure)

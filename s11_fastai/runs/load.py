@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from fastcore.foundation import L
@@ -18,8 +18,10 @@ from s11_fastai.learner import S11Learner, s11_learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import Records, read_records
+from s11_fastai.runs.schema import WAY_BACK
 from s11_fastai.runs.settings import Settings
 from s11_fastai.runs.weights import check_numbers, network_without_room, shapes_of
+from s11_fastai.runs.whole import WEIGHTS, Which
 from s11_fastai.sources import ImageSet, load_images
 from s11_fastai.sources.imageset import MAX_CLASSES
 from s11_fastai.storage import Damaged, read_tensors, shapes_in
@@ -30,7 +32,7 @@ _LAST = "fc.bias"  # one value a class
 def load_run(
     path: str | Path,
     *,
-    weights: Literal["final", "best"] = "final",
+    weights: Which = "final",
     data: str | Path | None = None,
     device: str | None = None,
 ) -> S11Learner:
@@ -42,7 +44,7 @@ def load_run(
     S11Error for a folder that holds no run, other images, and weights that are missing, damaged or
     of another network.
     """
-    if weights not in ("final", "best"):
+    if weights not in WEIGHTS:
         raise S11Error(f'weights= must be "final" or "best", not {weights!r}')
     records = read_records(Path(path))
     settings, state = records.settings, _weights(records, weights)
@@ -89,23 +91,22 @@ def _images(records: Records, data: str | Path | None) -> ImageSet:
     return images.hold_out(holdout) if holdout else images
 
 
-def _weights(records: Records, which: str) -> dict[str, Tensor]:
+def _weights(records: Records, which: Which) -> dict[str, Tensor]:
     """The weights, which are finite, and of a network as wide as the settings say."""
-    name = "best.safetensors" if which == "best" else "model.safetensors"
-    path = records.path / name
+    path = records.path / WEIGHTS[which]
     try:
         if path.is_file():
             _check_shapes(records, shapes_in(path))
             weights = read_tensors(path)[0]
+        elif records.results:
+            raise S11Error(f"{path} is missing: {WAY_BACK}")
         elif which == "best" or not (found := Checkpoints(records.path / "checkpoint").newest()):
             raise S11Error(f"{records.path} has no {which} weights yet: finish the run first")
         else:
             weights = _in_checkpoint(records, found)
             _check_shapes(records, {key: tuple(each.shape) for key, each in weights.items()})
     except Damaged as error:
-        raise S11Error(
-            f"{records.path}: {error}; resuming the run makes it again where there is a checkpoint"
-        ) from error
+        raise S11Error(f"{records.path}: {error}: {WAY_BACK}") from error
     try:
         check_numbers(weights)
     except ValueError as error:

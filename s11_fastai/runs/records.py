@@ -82,14 +82,19 @@ def holds_run(path: Path) -> bool:
     return (path / "config.json").exists()
 
 
+def check_holds_run(path: Path) -> None:
+    """Raise S11Error for a folder that holds no run."""
+    if not holds_run(path):
+        raise S11Error(f"{path} holds no run: give a folder that experiments/run.py has made")
+
+
 def read_records(path: Path) -> Records:
     """The records in a run folder, whatever state the run is in: what is not there yet is no error.
 
     Raises S11Error, naming the file and the field, where something else stands in a record than
     `schema` says, and for a folder that holds no run.
     """
-    if not holds_run(path):
-        raise S11Error(f"{path} holds no run: give a folder that experiments/run.py has made")
+    check_holds_run(path)
     settings, env = read_config(path), read_json(path / "env.json", ENV, required=False) or {}
     results = _results(path)
     history, steps = from_csv(EpochRow, path / "history.csv"), from_csv(StepRow, path / "steps.csv")

@@ -16,7 +16,11 @@ from s11_fastai.errors import S11Error
 MAX_RECORD, MAX_TABLE = 1 << 20, 128 << 20  # bytes
 MAX_EPOCHS, MAX_IMAGES = 100_000, 10**9
 _LARGEST_FLOAT32 = 3.5e38
-_REMEDY = "mend it; without results.json, resuming the run writes it again from its checkpoint"
+# What brings back a file of a run that is missing or damaged.
+WAY_BACK = (
+    "while the run has a checkpoint, resuming it writes it again; else mend it, bring back a copy, "
+    "or make the run again in another folder"
+)
 
 
 class Check(NamedTuple):
@@ -210,7 +214,7 @@ def check_kinds(found: object, fields: Mapping[str, Check], required: bool = Tru
 
 
 def damaged(path: Path, why: str) -> S11Error:
-    return S11Error(f"{path} is damaged ({why}): {_REMEDY}")
+    return S11Error(f"{path} is damaged ({why}): {WAY_BACK}")
 
 
 def shown(value: object) -> str:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from s11_fastai.errors import S11Error, printable
+from s11_fastai.errors import S11Error
 from s11_fastai.runs.schema import (
     LOGIT_SCALE,
     MAX_EPOCHS,
@@ -26,6 +26,7 @@ from s11_fastai.runs.schema import (
     text,
     whole,
 )
+from s11_fastai.streams import printable
 
 _PATH = Check(
     "a path of at most 4,096 letters",

@@ -1,11 +1,12 @@
 """Where images come from: a path or a name in, an ImageSet out."""
 
+import configparser
 import os
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 
-from s11_fastai.errors import S11Error, printable
+from s11_fastai.errors import S11Error
 from s11_fastai.sources.archive import (
     PARTS,
     Tree,
@@ -21,6 +22,7 @@ from s11_fastai.sources.download import download
 from s11_fastai.sources.folder import is_image_folder, read_image_folder
 from s11_fastai.sources.imageset import SIDE, ImageSet, Split, check_classes, fingerprint
 from s11_fastai.sources.resize import resized
+from s11_fastai.streams import printable
 
 __all__ = ["ImageSet", "Split", "load_images"]
 
@@ -107,7 +109,14 @@ def _cifar10() -> Path:
 
 
 def fastai_folder(folder: str) -> Path:
-    """One of the folders that fastai keeps its things in, "data" or "archive"."""
-    from fastai.data.external import fastai_path
+    """One of the folders that fastai keeps its things in, "data" or "archive".
 
-    return fastai_path(folder)
+    Raises S11Error where fastai's own settings cannot be read.
+    """
+    from fastai.data.external import fastai_cfg
+
+    try:
+        return fastai_cfg().path(folder, default=folder)
+    except (configparser.Error, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())
+        raise S11Error(f"fastai's config.ini is damaged ({why}): mend or delete it") from error

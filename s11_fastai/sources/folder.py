@@ -19,11 +19,12 @@ import numpy as np
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from s11_fastai.errors import S11Error, printable
+from s11_fastai.errors import S11Error
 from s11_fastai.sources.archive import PARTS, Tree
 from s11_fastai.sources.imageset import Split
 from s11_fastai.sources.picture import cut_and_resize, reason, rgb_image
 from s11_fastai.sources.resize import resize_note
+from s11_fastai.streams import printable
 
 _CHUNK = 250
 # Of images of any kind, also of those that are not read: what is called so is no stray file.

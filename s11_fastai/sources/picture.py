@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from s11_fastai.errors import S11Error, printable
+from s11_fastai.errors import S11Error
+from s11_fastai.streams import printable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from s11_fastai.report.pictures import (
     draw_records,
 )
 from s11_fastai.runs.records import Records, read_records
+from s11_fastai.storage import Folder
 
 
 @pytest.fixture
@@ -39,11 +42,11 @@ def test_drawing_changes_neither_the_images_nor_the_mode_of_the_network(tmp_path
     images = pictures.images_of(learn)
     before = images.valid.images.copy()
     learn.model.train()
-    draw_predictions(tmp_path, learn, seed=0)
+    draw_predictions(Folder(tmp_path), learn, seed=0)
     assert learn.model.training
     np.testing.assert_array_equal(images.valid.images, before)
     assert drawn(tmp_path) == names_of(Evaluation)
-    draw_images(tmp_path, images, seed=0)
+    draw_images(Folder(tmp_path), images, seed=0)
     assert drawn(tmp_path) == names_of(Evaluation) | names_of(Inputs)
 
 
@@ -74,14 +77,14 @@ def test_a_new_picture_is_one_function_and_one_line_of_the_table(finished, tmp_p
     new = Picture("epochs", Records, one_number, "How many epochs are over")
     monkeypatch.setattr(pictures, "PICTURES", (*PICTURES, new))
     (tmp_path / "config.json").write_text((finished[0] / "config.json").read_text())
-    draw_records(records.__class__(**vars(records) | {"path": tmp_path}))
+    draw_records(Folder(tmp_path), records)
     assert drawn(tmp_path) == names_of(Records) | {"epochs.png"}
-    page = write_page(read_records(tmp_path), "stopped").read_text()
+    page = write_page(Folder(tmp_path), read_records(tmp_path), "stopped").read_text()
     assert "<figcaption>How many epochs are over</figcaption>" in page
 
 
 def test_nothing_is_drawn_of_a_run_that_has_no_epoch_and_no_range_test(finished, tmp_path):
     records = read_records(finished[0])
-    empty = {"path": tmp_path, "history": [], "steps": [], "bounds": None}
-    draw_records(records.__class__(**vars(records) | empty))
+    empty = replace(records, history=[], steps=[], bounds=None)
+    draw_records(Folder(tmp_path), empty)
     assert not (tmp_path / "figures").exists()

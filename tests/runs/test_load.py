@@ -115,7 +115,9 @@ def spoil(out, how):
         (out / "best.safetensors").unlink()
     elif how == "no weights":
         (out / "model.safetensors").unlink()
-        shutil.rmtree(out / "checkpoint")
+    elif how == "no weights yet":
+        (out / "model.safetensors").unlink()
+        (out / "results.json").unlink()
     elif how == "another width":
         config = read(out / "config.json") | {"width": 2}
         (out / "config.json").write_text(json.dumps(config))
@@ -131,9 +133,13 @@ def spoil(out, how):
     [
         ("no run", "holds no run"),
         ("another version", "config.json is damaged or of another version"),
-        ("damaged weights", "has another checksum"),
-        ("no best", "has no best weights yet"),
-        ("no weights", "has no final weights yet"),
+        (
+            "damaged weights",
+            "has another checksum than .* bring back a copy",
+        ),
+        ("no best", "best.safetensors is missing: while .* bring back a copy"),
+        ("no weights", "model.safetensors is missing: while .* bring back a copy"),
+        ("no weights yet", "has no final weights yet"),
         ("another width", "weights of another network"),
         ("damaged history", "history.csv is damaged"),
         ("other images", "fingerprint .* differs from the run's 000000000000"),

@@ -12,12 +12,13 @@ from helpers import read
 from s11_fastai import load_run
 from s11_fastai.callbacks.recording import EpochRow, StepRow
 from s11_fastai.environment import environment
-from s11_fastai.errors import S11Error, printable
+from s11_fastai.errors import S11Error
 from s11_fastai.report.page import write_page
 from s11_fastai.report.pictures import draw_records
 from s11_fastai.runs import schema
 from s11_fastai.runs.records import read_bounds, read_records, read_results, readable
 from s11_fastai.runs.settings import Settings
+from s11_fastai.streams import printable
 
 OLD = Path(__file__).parent / "run-0.1"
 

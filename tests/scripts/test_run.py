@@ -30,8 +30,6 @@ def test_the_run_folder_holds_what_the_design_says(finished):
         "best.safetensors",
         "report.html",
         ".lock",
-        "checkpoint/epoch-000002-batch-000000.safetensors",
-        "checkpoint/epoch-000003-batch-000000.safetensors",
         *(f"figures/{name}.png" for name in ("samples", "augmented", "lr_find", "schedule")),
         *(f"figures/{name}.png" for name in ("loss", "accuracy", "misclassified", "gradcam")),
         *(f"figures/{name}.png" for name in ("gradcam_layers", "top_losses", "confusion")),

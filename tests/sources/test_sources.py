@@ -240,3 +240,28 @@ def test_a_class_that_is_no_printable_text_is_refused(image_folder, name):
 def test_a_folders_unprintable_name_is_shown_with_escapes(image_folder):
     renamed = image_folder.rename(image_folder.parent / "caf\udce9 \x1b[2J")
     assert load_images(renamed).name == r"caf\udce9 \x1b[2J"
+
+
+@pytest.fixture
+def fastai_home(tmp_path, monkeypatch):
+    """A home of fastai's that it has not looked at yet."""
+    from fastai.data.external import fastai_cfg
+
+    monkeypatch.setenv("FASTAI_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    fastai_cfg.cache_clear()
+    yield tmp_path / "home"
+    fastai_cfg.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["", "[DEFAULT]\n", "[DEFAULT]\nmodel = m\n"])
+def test_where_fastais_settings_lack_a_folder_it_is_the_usual_one(fastai_home, image_folder, text):
+    (fastai_home / "config.ini").write_text(text)
+    assert load_images(image_folder).name == "pets"
+    assert [p.name for p in (fastai_home / "data").iterdir()] == ["s11-cache"]
+
+
+@pytest.mark.parametrize("data", [b"data = here\n", b"[DEFAULT]\n\xff\n", b"[DEFAULT]\ndata\n"])
+def test_damaged_settings_of_fastai_are_one_line(fastai_home, image_folder, data):
+    (fastai_home / "config.ini").write_bytes(data)
+    assert "config.ini is damaged" in refused_data(image_folder)

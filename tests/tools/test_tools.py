@@ -36,10 +36,10 @@ VALUES = st.recursive(
 )
 
 
-def drill(kills: int, seed: int) -> str:
+def drill(*words: str) -> str:
     """In a process of its own, which forks: this one has threads."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.tools.drill", str(kills), "--seed", str(seed)],
+        [sys.executable, "-m", "tests.tools.drill", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -49,12 +49,18 @@ def drill(kills: int, seed: int) -> str:
 
 
 def test_no_killed_run_is_lost():
-    assert drill(4, seed=1).startswith("4 kills")
+    assert drill("4", "--seed", "1").startswith("4 kills")
 
 
 @pytest.mark.slow
 def test_no_killed_run_is_lost_of_many():
-    assert drill(100, seed=0).startswith("100 kills")
+    assert drill("100", "--seed", "0").startswith("100 kills")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "ENOSPC", "EIO", "EACCES"])
+def test_no_run_is_lost_whichever_change_on_disk_is_struck(how):
+    assert "none lost" in drill("--every-change", how)
 
 
 def test_no_damaged_file_does_harm(tmp_path, monkeypatch):
