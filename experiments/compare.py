@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -204,8 +205,8 @@ def _mean_and_std(values: Sequence[float], form: Callable[[float], str]) -> str:
     """The value where there is one; mean and standard deviation where there are several."""
     if not values:
         return "-"
-    if len(values) == 1:
-        return form(values[0])
+    if len(values) == 1 or not all(map(math.isfinite, values)):
+        return form(fmean(values))
     return f"{form(fmean(values))} ± {form(stdev(values))}"
 
 

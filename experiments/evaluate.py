@@ -40,7 +40,7 @@ def evaluate(args: argparse.Namespace) -> None:
     say(images.describe())
     say(f"accuracy {found['accuracy']:.2%} of the test images, loss {found['loss']:.4f} nats")
     claim = classifier.claim or {}
-    if claim.get("data_fingerprint") == found["data_fingerprint"]:
+    if claim.get("data_fingerprint") == found["data_fingerprint"] and "accuracy" in claim:
         same = claim["accuracy"] == found["accuracy"]
         say(f"its file claims {claim['accuracy']:.2%}: {'the same' if same else 'not the same'}")
     if args.publish:
@@ -62,7 +62,7 @@ def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     if holdout:
         own = records.results["final_accuracy"]
         say(f"the run's own figure, of {holdout:,} held-out images: accuracy {own:.2%}")
-    return Classifier.of(learn), load_images(data)
+    return Classifier.of(learn), load_images(data, size=records.settings.resize)
 
 
 def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
@@ -72,7 +72,7 @@ def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     from s11_fastai.runs.weights import read_weights
 
     classifier = read_weights(args.weights, pick_device(args.device))
-    images = load_images(args.data)
+    images = load_images(args.data, size=classifier.side)
     if images.classes != classifier.classes:
         raise S11Error(
             f"{images.name} has other classes than the weights: give `data`, images of "

@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
             if rows.exists():
                 from study_page import write_page
 
-                print(f"the page is {write_page(args.results, args.table.parent)}")
+                say(f"the page is {write_page(args.results, args.table.parent)}")
         if signals.asked:
             raise Stopped(signals.asked, "the same command goes on")
 

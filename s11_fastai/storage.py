@@ -184,14 +184,34 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         with safe_open(path, framework="pt") as file:
             seal = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text, expected = seal["about"], seal["sha256"]
-        whole = _digest(tensors, text) == expected
-    # Before the checksum has been compared, a damaged header can mean nearly anything.
-    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise Damaged(f"{path.name} is no file of this kind ({type(error).__name__})") from error
+        text, expected = str(seal["about"]), seal["sha256"]
+        whole, about = _digest(tensors, text) == expected, json.loads(text)
+    except _NOT_OURS as error:
+        raise _other_kind(path, error) from error
     if not whole:
         raise Damaged(f"{path.name} has another checksum than it was written with")
-    return tensors, json.loads(text)
+    return tensors, about
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a file, by what it says of them, before any is read.
+
+    Raises Damaged where it says nothing of the kind, OSError for no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except _NOT_OURS as error:
+        raise _other_kind(path, error) from error
+
+
+# Before the checksum has been compared, a damaged header can mean nearly anything.
+_NOT_OURS = (SafetensorError, ValueError, LookupError, TypeError, RuntimeError)
+
+
+def _other_kind(path: Path, error: Exception) -> Damaged:
+    return Damaged(f"{path.name} is no file of this kind ({type(error).__name__})")
 
 
 def pack(state: Any) -> tuple[dict[str, Tensor], Any]:

@@ -74,12 +74,20 @@ class Curve:
     marks: tuple[Mark, ...] = ()
     note: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        """What `curves.js` reads; raises ValueError where a value is NaN or infinite."""
-        values = [v for line in self.lines.values() for v in (*line.x, *line.y)]
+    @property
+    def fault(self) -> str:
+        """Why it cannot be drawn: without steps, or with the losses of an epoch that diverged."""
+        lines = self.lines.values()
+        if not all(len(line.y) for line in lines):
+            return "there are no values"
+        values = [v for line in lines for v in (*line.x, *line.y)]
         values += [v for mark in self.marks for v in (mark.at, mark.y or 0)]
-        if not all(map(math.isfinite, values)):
-            raise ValueError("a value is NaN or infinite")
+        return "" if all(map(math.isfinite, values)) else "a value is NaN or infinite"
+
+    def as_json(self) -> dict[str, Any]:
+        """What `curves.js` reads; raises ValueError where the curve has a `fault`."""
+        if self.fault:
+            raise ValueError(self.fault)
         return {
             "x": self._axis(self.x_text, self.x_range, self.log_x, self.names.x),
             "y": self._axis(self.y_text, self.y_range, self.log_y, self.names.y),
@@ -165,9 +173,8 @@ def schedule(records: Records) -> Curve | None:
     """The learning rate of each step; None before the first epoch is over."""
     if not records.history:
         return None
-    lrs, momenta = zip(*((step.lr, step.momentum) for step in records.steps), strict=True)
-    line, _ = _of_steps(records, "lr", lrs, _thinned)
-    constant = len(set(momenta)) == 1
+    line, _ = _of_steps(records, "lr", [step.lr for step in records.steps], _thinned)
+    momenta = {step.momentum for step in records.steps}
     return Curve(
         SCHEDULE,
         {"rate": line} | _reference(records, "lr", reference.LR),
@@ -175,7 +182,7 @@ def schedule(records: Records) -> Curve | None:
         _RATE,
         x_range=_epochs(records),
         log_y=False,
-        note=f"Momentum is {momenta[0]:g} throughout." if constant else "",
+        note=f"Momentum is {momenta.pop():g} throughout." if len(momenta) == 1 else "",
     )
 
 
@@ -291,8 +298,8 @@ def _of_steps(
     per_epoch = len(values) / len(records.history)
     points = [(i / per_epoch, value) for i, value in enumerate(values)]
     n = -(-len(points) // _MOST_POINTS)
-    xs, ys = zip(*(shorten(points, n) if n > 1 else points), strict=True)
-    return Line(name, xs, ys), n
+    kept = shorten(points, n) if n > 1 else points
+    return Line(name, [x for x, _ in kept], [y for _, y in kept]), n
 
 
 def _means(points: Points, n: int) -> Points:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Literal
 
-from s11_fastai.report.predictions import FILE as PREDICTIONS
-from s11_fastai.report.predictions import PredictionRecord
-from s11_fastai.runs.records import Records, readable
+from s11_fastai.errors import S11Error
+from s11_fastai.report.classes import FILE as CLASSES
+from s11_fastai.report.classes import ClassRecord
+from s11_fastai.runs.records import Records
+from s11_fastai.runs.schema import DIVERGED, read_json
 
 State = Literal["running", "stopped", "diverged", "finished"]
-DIVERGED = "diverged.json"  # why a run cannot go on; gone when it does, with other means
+DIVERGED_FILE = "diverged.json"  # why a run cannot go on; gone when it does, with other means
 
 _FILES = {
     "history.csv": "a row an epoch",
     "steps.csv": "a row a batch",
     "lr_bounds.json": "bounds and range test",
-    PREDICTIONS: "numbers of each class",
+    CLASSES: "numbers of each class",
     "results.json": "results",
     "config.json": "settings",
     "env.json": "environment",
@@ -36,8 +39,10 @@ def state_of(records: Records) -> State:
 
 def why_diverged(records: Records) -> str | None:
     """What ended the run, where that was divergence."""
-    why = readable(records.path / DIVERGED).get("why")
-    return why if isinstance(why, str) else None
+    with suppress(OSError, S11Error):
+        if found := read_json(records.path / DIVERGED_FILE, DIVERGED):
+            return found["why"]
+    return None
 
 
 def last_change(records: Records) -> float:
@@ -79,7 +84,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def weights_in_words(found: PredictionRecord, records: Records) -> str:
+def weights_in_words(found: ClassRecord, records: Records) -> str:
     """Of which weights the pictures are."""
     if found.weights == "best" and records.best:
         return f"the weights of the best epoch, {records.best.epoch}"

@@ -8,8 +8,6 @@ from torch import nn
 
 from s11_fastai.model import S11ResNet
 
-_SIDE = 32
-
 
 class Layer(NamedTuple):
     """One child of the network: its name, the modules in it, the shape of what it gives for one
@@ -22,8 +20,8 @@ class Layer(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def layers(n_classes: int, width: int) -> tuple[Layer, ...]:
-    """Those of an S11ResNet, by a forward pass that computes nothing."""
+def layers(n_classes: int, width: int, side: int = 32) -> tuple[Layer, ...]:
+    """Those of an S11ResNet for images of `side` pixels a side, by a pass that computes nothing."""
     found: list[Layer] = []
 
     def note(name: str):
@@ -37,7 +35,7 @@ def layers(n_classes: int, width: int) -> tuple[Layer, ...]:
         model = S11ResNet(n_classes, width).eval()
         for name, child in model.named_children():
             child.register_forward_hook(note(name))
-        model(torch.empty(1, 3, _SIDE, _SIDE))
+        model(torch.empty(1, 3, side, side))
     return tuple(found)
 
 

@@ -22,13 +22,14 @@ from s11_fastai.cli import as_flags, command_of, command_to_resume
 from s11_fastai.errors import DivergedError, S11Error
 from s11_fastai.report import facts, pictures
 from s11_fastai.report import reference_log as reference
+from s11_fastai.report.classes import read_record
 from s11_fastai.report.curves import CURVES, Curve
 from s11_fastai.report.facts import State
 from s11_fastai.report.network import Layer, layers
-from s11_fastai.report.predictions import read_record
 from s11_fastai.runs.records import Records
 from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import Folder
+from s11_fastai.streams import one_line, printable
 
 
 def write_page(folder: Folder, records: Records, state: State = "finished") -> Path:
@@ -62,7 +63,8 @@ class LivePage(Callback):
         except (OSError, S11Error):
             raise
         except Exception as error:
-            logging.getLogger(__name__).warning("the page was not written: %s", error)
+            why = one_line(str(error))
+            logging.getLogger(__name__).warning("the page was not written: %s", why)
 
     def after_epoch(self) -> None:
         self.before_fit()
@@ -87,7 +89,7 @@ class RunReport:
         folder, diverged = self.run.folder, isinstance(error, DivergedError)
         with suppress(OSError, S11Error):  # what ended the run is what is to be said
             if diverged:
-                folder.write_json(facts.DIVERGED, {"why": str(error)})
+                folder.write_json(facts.DIVERGED_FILE, {"why": str(error)})
             write_page(folder, self.run.records(), "diverged" if diverged else "stopped")
 
     def callbacks(self) -> list[Callback]:
@@ -95,8 +97,8 @@ class RunReport:
         if self.run is None:
             return []
         folder = self.run.folder
-        if (folder.path / facts.DIVERGED).exists():  # it goes on, perhaps by other means
-            folder.remove(facts.DIVERGED)
+        if (folder.path / facts.DIVERGED_FILE).exists():  # it goes on, perhaps by other means
+            folder.remove(facts.DIVERGED_FILE)
         pictures.draw_images(folder, self.run.images, self.run.settings.seed)
         return [LivePage(self.run.folder, self.run.records)]
 
@@ -139,7 +141,7 @@ def _render(records: Records, state: State) -> str:
     shown, missing = _pictures(records.path / "figures", finished=state == "finished")
     return _template().render(
         run=records,
-        name=records.path.resolve().name,
+        name=printable(records.path.resolve().name),
         state=state,
         now=time.time() if state == "running" else facts.last_change(records),
         pace=_pace(records),
@@ -154,8 +156,8 @@ def _render(records: Records, state: State) -> str:
         reference=reference if records.is_cifar10 else None,
         layers=_layers(records),
         files=facts.files_beside(records, state),
-        command=command_of(records.settings, f"{records.path}-again"),
-        command_to_resume=command_to_resume(records.path),
+        command=printable(command_of(records.settings, f"{records.path}-again")),
+        command_to_resume=printable(command_to_resume(records.path)),
     )
 
 
@@ -174,8 +176,8 @@ def _charts(records: Records) -> tuple[dict[str, tuple[Curve, dict]], list[str]]
 def _layers(records: Records) -> tuple[Layer, ...]:
     """Those of the network, where the records say how many classes it tells apart."""
     n_classes = records.env.get("classes")
-    known = type(n_classes) is int and n_classes > 0
-    return layers(n_classes, records.settings.width) if known else ()
+    settings = records.settings
+    return layers(n_classes, settings.width, settings.resize) if n_classes else ()
 
 
 def _pictures(folder: Path, finished: bool) -> tuple[dict[str, list[tuple]], list[str]]:
@@ -219,6 +221,8 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Paths are what may hold any letters.
+    environment.filters["printable"] = lambda value: printable(str(value))
     environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
     environment.globals["weights_in_words"] = facts.weights_in_words
     environment.filters["time"] = _time_element

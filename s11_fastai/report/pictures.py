@@ -21,9 +21,10 @@ from s11_fastai.data.transforms import (
     sample_params,
     to_batch,
 )
+from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
 from s11_fastai.report import curves
-from s11_fastai.report.predictions import record_of, write_record
+from s11_fastai.report.classes import record_of, write_record
 from s11_fastai.runs.records import Records
 from s11_fastai.sources import ImageSet
 from s11_fastai.storage import Folder
@@ -44,7 +45,7 @@ def draw_records(folder: Folder, records: Records) -> None:
 def draw_predictions(folder: Folder, learn: S11Learner, seed: int, weights: str = "final") -> None:
     """Write the pictures of what the network says of the evaluated images, and their numbers.
 
-    `weights` says which the Learner has, as `PredictionRecord` does.
+    `weights` says which the Learner has, as `ClassRecord` does.
     """
     found = Evaluation(learn, seed)
     _draw(folder, found)
@@ -79,8 +80,11 @@ class Evaluation:
 
     @cached_property
     def predictions(self) -> interpret.Predictions:
-        """Those of all evaluated images."""
-        return interpret.predict(self.learn.model, self.learn.dls.valid)
+        """Those of all evaluated images; raises S11Error where the network gives NaN for one."""
+        found = interpret.predict(self.learn.model, self.learn.dls.valid)
+        if not np.isfinite(found.log_probabilities).all():
+            raise S11Error("the network gives no finite numbers: its weights are of no use")
+        return found
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -117,8 +121,7 @@ def images_of(learn: S11Learner) -> ImageSet:
 
 def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
     """Some of the evaluated images by their indices: float32 (n, 3, H, W), normalised."""
-    first = len(images_of(learn).train.labels)
-    loader = learn.dls.test_dl([first + int(i) for i in chosen], bs=len(chosen))
+    loader = learn.dls.test_dl(chosen.tolist(), bs=len(chosen))
     return loader.one_batch()[0].as_subclass(Tensor)
 
 
@@ -128,7 +131,8 @@ def augmented_versions(images: ImageSet, index: int, seed: int, n: int = 16) -> 
     mean = torch.tensor(channel_stats(images.train.images)[0])[:, None, None] * 255
     shown = []
     for epoch in range(n):
-        params = sample_params(len(images.train.labels), seed, epoch).take(np.asarray([index]))
+        params = sample_params(len(images.train.labels), seed, epoch, shape=images.shape)
+        params = params.take(np.asarray([index]))
         crop = to_batch(pad_crop_flip(image, params)).float().as_subclass(Tensor)
         shown.append(cutout_(crop, params.holes, HOLE, mean).byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(shown)
@@ -144,8 +148,13 @@ def _augmented(inputs: Inputs) -> Figure:
     return plots.plot_augmented(images.train.images[0], augmented_versions(images, 0, seed))
 
 
+def _drawable(curve: curves.Curve | None) -> curves.Curve | None:
+    """The curve, where there is one and it can be drawn; the page says why where it cannot."""
+    return None if curve is None or curve.fault else curve
+
+
 def _lr_find(records: Records) -> Figure | None:
-    if not (curve := curves.range_test(records)):
+    if not (curve := _drawable(curves.range_test(records))):
         return None
     line, bounds = curve.lines["train"], records.bounds
     assert bounds is not None
@@ -153,18 +162,18 @@ def _lr_find(records: Records) -> Figure | None:
 
 
 def _schedule(records: Records) -> Figure | None:
-    if not (curve := curves.schedule(records)):
+    if not (curve := _drawable(curves.schedule(records))):
         return None
     return plots.plot_schedule(curve.lines["rate"].x, curve.lines["rate"].y)
 
 
 def _loss(records: Records) -> Figure | None:
-    curve = curves.loss(records)
+    curve = _drawable(curves.loss(records))
     return plots.plot_loss(curve.lines["train"], curve.lines["valid"]) if curve else None
 
 
 def _accuracy(records: Records) -> Figure | None:
-    curve = curves.accuracy(records)
+    curve = _drawable(curves.accuracy(records))
     return plots.plot_accuracy(curve.lines["train"], curve.lines["valid"]) if curve else None
 
 

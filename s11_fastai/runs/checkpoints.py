@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from s11_fastai.errors import S11Error
+from s11_fastai.runs.schema import shown
 from s11_fastai.storage import Damaged, Folder, pack, read_tensors, unpack
 
 FORMAT = "s11-checkpoint-2"
@@ -65,12 +66,12 @@ class Checkpoints:
         found = values.get("format") if isinstance(values, dict) else None
         if found != FORMAT:
             raise S11Error(
-                f"{file} has format {found!r}, and this version reads {FORMAT!r}: go on with "
+                f"{file} has format {shown(found)}, and this version reads {FORMAT!r}: go on with "
                 "the version that began the run, or choose another folder"
             )
         try:
             return dict(unpack(tensors, values["state"]))
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise S11Error(
                 f"{file} is no checkpoint of a fit ({type(error).__name__}): choose another folder"
             ) from error

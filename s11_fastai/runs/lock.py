@@ -13,7 +13,7 @@ from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import check_holds_run, holds_run, read_results
-from s11_fastai.runs.whole import read_whole
+from s11_fastai.runs.whole import read_all
 from s11_fastai.storage import Folder, is_unfinished, sweep
 
 _LOCK, _PID = ".lock", ".pid"
@@ -83,7 +83,7 @@ def claim(path: Path, *, resume: bool = False, is_main: bool = True) -> Iterator
 def _flaw_of(path: Path) -> str:
     """What is wrong with the folder of a finished run; nothing where all can be read."""
     try:
-        read_whole(path)
+        read_all(path)
     except (S11Error, OSError) as error:
         return str(error)
     return ""

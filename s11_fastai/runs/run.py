@@ -23,10 +23,10 @@ from s11_fastai.learner import S11Learner, n_parameters
 from s11_fastai.lr_bounds import RANGE_TEST_STEPS, LRBounds
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.lock import RunFolder
-from s11_fastai.runs.records import Records, read_bounds, readable, to_csv
+from s11_fastai.runs.records import Records, bounds_from, check_state, read_bounds, readable, to_csv
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.runs.weights import Classifier
-from s11_fastai.runs.whole import read_whole
+from s11_fastai.runs.whole import read_all
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import ImageSet
 from s11_fastai.streams import say
@@ -138,11 +138,13 @@ class Run(Follower):
             self._write_config()
             self.bounds = read_bounds(path)
             return []
-        before, own = state["env"], Settings.from_dict(state["settings"])
-        wrong += [word for word in own.differences(self.settings) if word not in wrong]
-        self._refuse(wrong + self._other_images(before))
-        check_network(self.learn.model, state["learner"])
-        self._load_state_dict(state)
+        try:
+            before = self._go_on(state, wrong)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:  # a stranger's
+            raise S11Error(
+                f"{path} has a checkpoint that is not one of a run ({type(error).__name__}: "
+                f"{error}): choose another folder"
+            ) from error
         changed = self._note_changes(before)
         self._write_config()
         skipped = [
@@ -150,6 +152,16 @@ class Run(Follower):
         ]
         flaw = [self.folder.flaw] if self.folder.flaw else []
         return [*flaw, *skipped, *changed, f"going on after {self.steps_done:,} steps"]
+
+    def _go_on(self, state: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+        """Load a checkpoint; the environment it was made in. `wrong` is what differs already."""
+        check_state(state)
+        before, own = state["env"], Settings.from_dict(state["settings"])
+        wrong = wrong + [w for w in own.differences(self.settings) if w not in wrong]
+        self._refuse(wrong + self._other_images(before))
+        check_network(self.learn.model, state["learner"])
+        self._load_state_dict(state)
+        return before
 
     @property
     def steps_done(self) -> int:
@@ -205,7 +217,7 @@ class Run(Follower):
     def _read_back(self) -> None:
         """Raise S11Error where the folder does not hold what was written there."""
         path = self.folder.path
-        records, *weights = read_whole(path)
+        records, *weights = read_all(path)
         own = self.learn.model.state_dict(), self.best_weights
         same = all(
             theirs.keys() == ours.keys() and all(t.equal(ours[k].cpu()) for k, t in theirs.items())
@@ -285,8 +297,7 @@ class Run(Follower):
         self.folder.remove("results.json")  # which says that all else is there
         self.state, self.best_weights = state["learner"], state["best"]
         self.record.load_state_dict(state["learner"]["callbacks"][self.record.name])
-        values = state["bounds"]
-        self.bounds = LRBounds(**values | {k: tuple(values[k]) for k in ("lrs", "losses")})
+        self.bounds = bounds_from(state["bounds"])
         self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         if self.record.history:
             self.folder.write_tensors("best.safetensors", self.best_weights, self.about)

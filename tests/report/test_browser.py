@@ -56,7 +56,7 @@ def pages(finished, tmp_path_factory):
         if state != "finished":
             (out / "results.json").unlink()
         if state == "begun":
-            for name in ("history.csv", "steps.csv", "predictions.json"):
+            for name in ("history.csv", "steps.csv", "classes.json"):
                 (out / name).unlink()
             shutil.rmtree(out / "figures")
         records = read_records(out)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from s11_fastai.report import facts
-from s11_fastai.report.predictions import read_record
+from s11_fastai.report.classes import read_record
 from s11_fastai.runs.records import read_records
 
 
@@ -37,9 +37,9 @@ def test_how_a_run_stands_follows_from_its_folder(finished, tmp_path):
     assert facts.state_of(read_records(out)) == "finished"
     (out / "results.json").unlink()
     assert facts.state_of(read_records(out)) == "stopped"
-    (out / facts.DIVERGED).write_text(json.dumps({"why": "the loss became nan"}))
+    (out / facts.DIVERGED_FILE).write_text(json.dumps({"why": "the loss became nan"}))
     assert facts.state_of(read_records(out)) == "diverged"
-    (out / facts.DIVERGED).write_text(json.dumps({"why": 7}))
+    (out / facts.DIVERGED_FILE).write_text(json.dumps({"why": 7}))
     assert facts.state_of(read_records(out)) == "stopped"
 
 

@@ -19,5 +19,6 @@ def test_the_layers_are_those_of_the_assignment():
     )
 
 
-def test_they_follow_width_and_classes():
+def test_they_follow_width_classes_and_size():
     assert sum(layer.parameters for layer in layers(2, 1)) == n_parameters(S11ResNet(2, 1))
+    assert [layer.shape for layer in layers(2, 1, side=64)][3:5] == [(8, 8, 8), (8, 1, 1)]

@@ -132,6 +132,8 @@ def at_every_change(top: Path, how: str, lasting: bool) -> int:
         ends[one_struck(data, top, strike)] += 1
         if lost(top, f"by change {n}"):
             return 1
+        if not (n + 1) % 25:
+            print(f"{n + 1} of {changes}", file=sys.stderr, flush=True)
     said = ", ".join(f"{n} ended with {status}" for status, n in sorted(ends.items()))
     what = f"{how}{' and all after it' * lasting} at each of {changes} changes"
     print(f"{what}: {said}; none lost, {time.monotonic() - began:.0f} s")

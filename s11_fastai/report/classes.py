@@ -1,19 +1,19 @@
-"""`predictions.json`: how a run's network does on each class, and of which weights that is."""
+"""`classes.json`: how a run's network does on each class, and of which weights that is."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from s11_fastai import interpret
-from s11_fastai.runs.records import readable
+from s11_fastai.errors import S11Error
+from s11_fastai.runs.schema import CLASSES, read_json
 from s11_fastai.storage import Folder
 
-FILE = "predictions.json"
+FILE = "classes.json"
 _MOST_CONFUSED = 8
 _COUNTS = ("images", "predicted", "correct")
 
@@ -37,7 +37,7 @@ class ClassCounts:
 
 
 @dataclass(frozen=True)
-class PredictionRecord:
+class ClassRecord:
     """What the pictures of predictions show, in numbers.
 
     `weights` are "final", "best" or, of a run that is not over, "checkpoint"; `split` is what the
@@ -59,38 +59,42 @@ class PredictionRecord:
         return sum(each.correct for each in self.classes)
 
 
-def record_of(
-    counts: np.ndarray, names: Sequence[str], weights: str, split: str
-) -> PredictionRecord:
+def record_of(counts: np.ndarray, names: Sequence[str], weights: str, split: str) -> ClassRecord:
     """The record of a confusion matrix: counts, int (C, C), a row for each actual class."""
+    images, predicted, correct = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
+    columns = zip(names, images.tolist(), predicted.tolist(), correct.tolist(), strict=True)
     pairs = interpret.confused_pairs(counts, _MOST_CONFUSED)
-    return PredictionRecord(
+    return ClassRecord(
         weights,
         split,
-        tuple(
-            ClassCounts(name, int(counts[i].sum()), int(counts[:, i].sum()), int(counts[i, i]))
-            for i, name in enumerate(names)
-        ),
+        tuple(ClassCounts(*values) for values in columns),
         tuple((names[actual], names[predicted], n) for actual, predicted, n in pairs),
     )
 
 
-def write_record(folder: Folder, record: PredictionRecord) -> None:
+def write_record(folder: Folder, record: ClassRecord) -> None:
     """Write it into the folder of a run. Raises OSError and S11Error."""
-    folder.write(FILE, json.dumps(asdict(record), indent=1) + "\n")
+    values = {
+        "weights": record.weights,
+        "split": record.split,
+        "classes": [each.name for each in record.classes],
+        **{name: [getattr(each, name) for each in record.classes] for name in _COUNTS},
+        "confused": [list(pair) for pair in record.confused],
+    }
+    folder.write_json(FILE, values)
 
 
-def read_record(path: Path) -> PredictionRecord | None:
+def read_record(path: Path) -> ClassRecord | None:
     """The record in the folder of a run, None where it is missing or damaged."""
-    found = readable(path / FILE)
     try:
-        classes = tuple(
-            ClassCounts(
-                str(each["name"]), *(int(each[k]) for k in ("images", "predicted", "correct"))
-            )
-            for each in found["classes"]
-        )
-        confused = tuple((str(a), str(b), int(n)) for a, b, n in found["confused"])
-        return PredictionRecord(str(found["weights"]), str(found["split"]), classes, confused)
-    except (LookupError, TypeError, ValueError, OverflowError):
+        found = read_json(path / FILE, CLASSES)
+        if found is None:
+            return None
+        columns = zip(found["classes"], *(found[name] for name in _COUNTS), strict=True)
+        classes = tuple(ClassCounts(*values) for values in columns)
+        confused = tuple((actual, predicted, n) for actual, predicted, n in found["confused"])
+    except (S11Error, OSError, ValueError):
         return None
+    return ClassRecord(
+        found["weights"], found["split"], classes, tuple(map(tuple, found["confused"]))
+    )

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from s11_fastai.report.predictions import read_record, record_of, write_record
+from s11_fastai.report.classes import read_record, record_of, write_record
 from s11_fastai.storage import Folder
 
 COUNTS = np.array([[3, 1, 0], [0, 2, 0], [0, 4, 0]])
@@ -23,11 +23,11 @@ def test_a_record_counts_each_class_and_the_frequent_mistakes(tmp_path):
 
 @pytest.mark.parametrize(
     "damage",
-    [{}, {"classes": 7}, {"classes": [{}]}, {"confused": [[1]]}, {"confused": [[1, 2, {}]]}],
+    [{}, {"classes": 7}, {"images": [1, 2]}, {"weights": "?"}, {"confused": [["ant", "bee", {}]]}],
 )
 def test_a_damaged_record_is_none(tmp_path, damage):
     assert read_record(tmp_path) is None
     write_record(Folder(tmp_path), record_of(COUNTS, ("ant", "bee", "cow"), "final", "test"))
-    file = tmp_path / "predictions.json"
+    file = tmp_path / "classes.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | damage if damage else 7))
     assert read_record(tmp_path) is None
