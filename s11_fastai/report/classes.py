@@ -95,6 +95,4 @@ def read_record(path: Path) -> ClassRecord | None:
         confused = tuple((actual, predicted, n) for actual, predicted, n in found["confused"])
     except (S11Error, OSError, ValueError):
         return None
-    return ClassRecord(
-        found["weights"], found["split"], classes, tuple(map(tuple, found["confused"]))
-    )
+    return ClassRecord(found["weights"], found["split"], classes, confused)

@@ -108,7 +108,7 @@ def test_of_very_many_steps_the_loss_is_their_mean_and_the_lr_keeps_its_peak(rec
 def test_a_line_of_steps_goes_over_the_epochs(records):
     line = curves.step_loss(records).lines["train"]
     per_epoch = len(records.steps) // 3
-    assert line.x[::per_epoch] == (0, 1, 2)
+    assert line.x[::per_epoch] == [0, 1, 2]
     assert list(line.y) == [step.loss for step in records.steps]
     assert curves.step_loss(records).note == ""
 
@@ -119,7 +119,7 @@ def test_momentum_is_said_where_it_is_constant_and_drawn_where_it_is_not(records
     steps = [step._replace(momentum=0.8 + 0.1 * (step.step % 2)) for step in records.steps]
     changing = replace(records, steps=steps)
     assert curves.schedule(changing).note == ""
-    assert curves.momentum(changing).lines["rate"].y[:2] == (0.8, 0.9)
+    assert curves.momentum(changing).lines["rate"].y[:2] == [0.8, 0.9]
 
 
 def valley() -> LRBounds:

@@ -179,7 +179,7 @@ def test_a_run_that_stopped_before_its_first_epoch_says_so(pets, tmp_path, capsy
 
 def test_a_run_that_diverged_says_why_and_does_not_offer_to_resume(pets, tmp_path, capsys):
     out = tmp_path / "r"
-    argv = ["--data", str(pets), *SMALL, "--lr-min", "1", "--lr-max", "1e6", "--out", str(out)]
+    argv = ["--data", str(pets), *SMALL, "--lr-min", "1", "--lr-max", "1e5", "--out", str(out)]
     with pytest.raises(SystemExit) as stop:
         run.main(argv)
     assert stop.value.code == 3
