@@ -213,7 +213,11 @@ def test_the_references_log_takes_no_room_until_it_is_shown(page, pages, finishe
     assert lines.count() == 4
     page.locator("#plot-accuracy").hover(position={"x": 300, "y": 100})
     assert "reference test, its 24 epochs as 3 " in values(page, "accuracy")
-    page.locator("#overlay").uncheck()
+    for kind in ("train", "valid"):
+        page.locator(f'#chart-accuracy [data-kind="{kind}"]').click()
+    assert lines.count() == 2
+    page.locator("#overlay").uncheck()  # which would leave no line
+    assert lines.count() == 2
     assert ticks.inner_html() == before
 
 

@@ -85,10 +85,12 @@ class Chart {
   // By itself, a mean of about a fiftieth of the steps.
   get smoothing() { return chosen.smoothing ?? Math.min(Math.max(0, 1 - 50 / this.data.lines[0].x.length), 0.95); }
 
+  // The lines that are shown: at least one, whatever was switched off before the reference's went.
   get lines() {
     const off = chosen.off[this.key] ?? [];
-    return this.data.lines.filter(
-      (line) => !off.includes(line.kind) && (chosen.overlay || !line.kind.startsWith("reference")));
+    const there = this.data.lines.filter((line) => chosen.overlay || !line.kind.startsWith("reference"));
+    const on = there.filter((line) => !off.includes(line.kind));
+    return on.length ? on : there;
   }
 
   // The part of the x axis that is shown.
@@ -209,7 +211,7 @@ class Chart {
     for (const mark of this.data.marks) if (mark.kind === "target" && !this.zoomed) values.push(mark.at);
     let low = Math.min(...values), high = Math.max(...values);
     const train = shown.filter((line) => cap && line.kind === "train").flatMap(inside);
-    if (train.length && !log) high = Math.min(high, Math.max(1.5 * Math.max(...train), ...train));
+    if (train.length && !log) high = Math.min(high, 1.5 * Math.max(...train));
     if (log && !(low > 0)) return [0.1, 1];
     if (log) return low === high ? [low / 1.5, high * 1.5] : [low / (high / low) ** 0.05, high * (high / low) ** 0.05];
     if (low === high) return [low - 0.5, high + 0.5];
