@@ -84,7 +84,7 @@ class RunReport:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if error is None or self.run is None:
+        if error is None or self.run is None or not self.run.folder.begun:
             return
         folder, diverged = self.run.folder, isinstance(error, DivergedError)
         with suppress(OSError, S11Error):  # what ended the run is what is to be said
