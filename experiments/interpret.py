@@ -17,7 +17,7 @@ def interpret(args: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai import load_run
     from s11_fastai.report.page import write_page
-    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records, images_of
+    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records
     from s11_fastai.runs.lock import locked
     from s11_fastai.runs.records import read_records
 
@@ -25,10 +25,9 @@ def interpret(args: argparse.Namespace) -> None:
     with locked(args.run):
         if records.history:
             learn = load_run(args.run, weights=args.weights, data=args.data, device=args.device)
-            seed = records.settings.seed
-            draw_images(args.run, images_of(learn), seed)
+            draw_images(args.run, learn)
             draw_records(records)
-            draw_predictions(args.run, learn, seed)
+            draw_predictions(args.run, learn, records.settings.seed)
         page = write_page(records, "finished" if records.results else "stopped")
     print(f"the pictures are in {args.run / 'figures'}; the page is {page}")
 

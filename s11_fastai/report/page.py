@@ -91,7 +91,7 @@ class RunReport:
         """What keeps the page up to date during the fit; the training images are drawn first."""
         if self.run is None:
             return []
-        pictures.draw_images(self.run.folder.path, self.run.images, self.run.settings.seed)
+        pictures.draw_images(self.run.folder.path, self.run.learn)
         return [LivePage(self._records)]
 
     def _records(self) -> Records:
