@@ -132,7 +132,8 @@ class PaddedImages:
     def in_words(self) -> str:
         """What it does, for people."""
         steps = {"pad-crop": self.how.pad, "flip": self.how.flip, "Cutout": self.how.hole}
-        return ", ".join(name for name, used in steps.items() if used) or "nothing"
+        *others, last = [name for name, used in steps.items() if used] or ["nothing"]
+        return f"{', '.join(others)} and {last}" if others else last
 
     def __call__(self, indices: np.ndarray, epoch: int, key: tuple[int, ...] = ()) -> TensorImage:
         """The batch of these images, uint8, and with it the holes that Cutout will cut.

@@ -18,6 +18,7 @@ from s11_fastai.plots.style import (
     COLOURS,
     GREEN,
     ORANGE,
+    TITLE,
     ShowableFigure,
     figure_with_axes,
     style_axes,
@@ -114,7 +115,8 @@ def plot_lr_find(
 
     `half` is the loss at half the depth of the valley, where the rule finds the bounds.
     """
-    figure, axes = figure_with_axes(RANGE_TEST.title + "\n", *RANGE_TEST[1:])
+    figure, axes = figure_with_axes(*RANGE_TEST)
+    axes.set_title(RANGE_TEST.title, fontsize=TITLE, pad=24)  # above the names of the bounds
     axes.plot(lrs, losses, color=BLUE, lw=2.5)
     axes.set_xscale("log")
     for lr, name, style, side in ((lr_min, "LRMIN", "--", "right"), (lr_max, "LRMAX", "-", "left")):

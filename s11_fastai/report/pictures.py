@@ -130,11 +130,12 @@ def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
 def augmented_versions(learn: S11Learner, place: int, n: int = 16) -> np.ndarray:
     """One training image as the first `n` epochs show it, uint8 (n, H, W, 3)."""
     loader = learn.dls.train
-    index = loader.indices[[place]]
+    transforms, index = loader.after_batch, loader.indices[[place]]
+    transforms.split_idx = 0  # those of training, as fastai sets it when a pass begins
     shown = []
     for epoch in range(n):
-        batch = loader.after_batch(loader.augment(index, epoch), split_idx=0)
-        shown.append(loader.after_batch.decode(batch, split_idx=0))
+        batch = transforms(loader.augment(index, epoch).to(loader.device))
+        shown.append(transforms.decode(batch))
     pixels = torch.cat(shown).as_subclass(Tensor)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
