@@ -133,7 +133,7 @@ def plot_calibration(found: Calibration, split: str) -> Figure:
     figure.legend(loc="outside lower center", ncols=2, fontsize=11, frameon=False)
     lower.bar(100 * middles, found.count, width, color=GREY)
     for x, count in zip(100 * middles[filled], found.count[filled], strict=True):
-        lower.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
+        lower.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=8)
     lower.set_yscale("symlog", linthresh=10)
     lower.set_ylim(0, 4 * max(found.count.max(), 10))
     lower.set_xlim(0, 100)

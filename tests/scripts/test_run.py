@@ -27,6 +27,7 @@ def test_the_run_folder_holds_what_the_design_says(finished):
         "results.json",
         "model.safetensors",
         "best.safetensors",
+        "predictions.csv",
         "report.html",
         ".lock",
         "checkpoint/epoch-000002-batch-000000.safetensors",
