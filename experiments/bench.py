@@ -26,7 +26,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
-from s11_fastai.errors import S11Error, printable
+from s11_fastai.errors import S11Error
+from s11_fastai.streams import say
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ def bench(args: argparse.Namespace) -> None:
             tables.append(measure(section, images, args, device))
     finally:  # what was measured before an error or a signal is not lost
         if tables:
-            print(printable(as_json(tables, facts) if args.json else as_text(tables)))
+            say(as_json(tables, facts) if args.json else as_text(tables))
     if args.out:
         write_atomically(args.out, as_markdown(tables, facts))
 
@@ -122,7 +123,7 @@ def parser() -> Parser:
     )
     parser.set_defaults(**DEFAULTS)
     add = parser.add_argument
-    add("--data", help="a folder or archive of 32x32 images (default: CIFAR-10)")
+    add("--data", help="a folder or archive of images (default: CIFAR-10)")
     add("--only", nargs="+", choices=SECTIONS, help="sections")
     add("--device", choices=("cpu", "cuda"), help="what the network runs on (default cpu)")
     add("--workers", type=int, help="that load batches, in input (default 0)")

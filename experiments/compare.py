@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from statistics import fmean, geometric_mean, stdev
 from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
-from s11_fastai.errors import S11Error, printable
+from s11_fastai.errors import S11Error
 
 if TYPE_CHECKING:
     from s11_fastai.plots.curves import ComparedRuns
@@ -33,17 +34,19 @@ def main(argv: list[str] | None = None) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
+    from s11_fastai import say
     from s11_fastai.plots import plot_comparison
     from s11_fastai.report.pictures import write_figure
     from s11_fastai.runs.records import read_records
+    from s11_fastai.storage import Folder
 
     groups = group_by_settings([read_records(path) for path in args.runs])
-    print(printable(format_table(groups)))
+    say(format_table(groups))
     lines = [line for group in groups if (line := curves_of(group))]
     if not lines:
         raise S11Error("no epoch of these runs is over: there is no curve to draw")
-    write_figure(args.out, plot_comparison(lines))
-    print(f"their curves are in {args.out}")
+    write_figure(Folder(args.out.parent), args.out.name, plot_comparison(lines))
+    say(f"their curves are in {args.out}")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -202,8 +205,8 @@ def _mean_and_std(values: Sequence[float], form: Callable[[float], str]) -> str:
     """The value where there is one; mean and standard deviation where there are several."""
     if not values:
         return "-"
-    if len(values) == 1:
-        return form(values[0])
+    if len(values) == 1 or not all(map(math.isfinite, values)):
+        return form(fmean(values))
     return f"{form(fmean(values))} ± {form(stdev(values))}"
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
+from s11_fastai.streams import say
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with command_line(__file__):
         draw(args.lr_min, args.lr_max, args.step_size, args.cycles, args.out)
-        print(f"wrote {args.out}")
+        say(f"wrote {args.out}")
 
 
 def draw(lr_min: float, lr_max: float, step_size: int, cycles: int, out: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
+from s11_fastai.streams import say
 
 if TYPE_CHECKING:
     from s11_fastai.runs.weights import Classifier
@@ -36,15 +37,15 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.publish:
         round_to_float16(classifier)
     found = claim_of(classifier, images)
-    print(images.describe())
-    print(f"accuracy {found['accuracy']:.2%} of the test images, loss {found['loss']:.4f} nats")
+    say(images.describe())
+    say(f"accuracy {found['accuracy']:.2%} of the test images, loss {found['loss']:.4f} nats")
     claim = classifier.claim or {}
-    if claim.get("data_fingerprint") == found["data_fingerprint"]:
+    if claim.get("data_fingerprint") == found["data_fingerprint"] and "accuracy" in claim:
         same = claim["accuracy"] == found["accuracy"]
-        print(f"its file claims {claim['accuracy']:.2%}: {'the same' if same else 'not the same'}")
+        say(f"its file claims {claim['accuracy']:.2%}: {'the same' if same else 'not the same'}")
     if args.publish:
         write_weights(args.publish, classifier, found)
-        print(f"the weights are in {args.publish}, as float16, with that claim")
+        say(f"the weights are in {args.publish}, as float16, with that claim")
 
 
 def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
@@ -60,8 +61,8 @@ def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     learn = load_run(args.run, data=data, device=args.device)
     if holdout:
         own = records.results["final_accuracy"]
-        print(f"the run's own figure, of {holdout:,} held-out images: accuracy {own:.2%}")
-    return Classifier.of(learn), load_images(data)
+        say(f"the run's own figure, of {holdout:,} held-out images: accuracy {own:.2%}")
+    return Classifier.of(learn), load_images(data, size=records.settings.resize)
 
 
 def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
@@ -71,7 +72,7 @@ def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     from s11_fastai.runs.weights import read_weights
 
     classifier = read_weights(args.weights, pick_device(args.device))
-    images = load_images(args.data)
+    images = load_images(args.data, size=classifier.side)
     if images.classes != classifier.classes:
         raise S11Error(
             f"{images.name} has other classes than the weights: give `data`, images of "

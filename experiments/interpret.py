@@ -15,21 +15,21 @@ def main(argv: list[str] | None = None) -> None:
 def interpret(args: argparse.Namespace) -> None:
     """All pictures once an epoch is over, and the page in any case."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
-    from s11_fastai import load_run
+    from s11_fastai import load_run, say
     from s11_fastai.report.page import write_page
     from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records
-    from s11_fastai.runs.lock import locked
+    from s11_fastai.runs.lock import opened
     from s11_fastai.runs.records import read_records
 
-    records = read_records(args.run)
-    with locked(args.run):
+    with opened(args.run) as folder:
+        records = read_records(args.run)
         if records.history:
             learn = load_run(args.run, weights=args.weights, data=args.data, device=args.device)
-            draw_images(args.run, learn)
-            draw_records(records)
-            draw_predictions(args.run, learn, records.settings.seed)
-        page = write_page(records, "finished" if records.results else "stopped")
-    print(f"the pictures are in {args.run / 'figures'}; the page is {page}")
+            draw_images(folder, learn)
+            draw_records(folder, records)
+            draw_predictions(folder, learn, records.settings.seed)
+        page = write_page(folder, records, "finished" if records.results else "stopped")
+    say(f"the pictures are in {args.run / 'figures'}; the page is {page}")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -34,12 +34,14 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
             s11.join_processes(settings.device, signals) as processes,
             s11.claim(out, resume=options.resume, is_main=processes.is_main) as folder,
         ):
-            if folder.results:
-                s11.say(f"{out} is finished: {s11.summary(folder.results)}")
+            if folder.finished:
+                s11.say(folder.finished)
                 return s11.load_run(out, data=settings.data) if sys.flags.interactive else None
-            images = processes.main_first(lambda: s11.load_images(settings.data, settings.holdout))
+            images = processes.main_first(
+                lambda: s11.load_images(settings.data, settings.holdout, size=settings.resize)
+            )
             if processes.is_main:
-                s11.say(images.describe())
+                s11.say("\n".join([images.describe(), *images.notes]))
             s11.set_seed(settings.seed)
             dls = s11.get_dls(images, settings.bs, seed=settings.seed, device=processes.device)
             learn = s11.s11_learner(

@@ -30,6 +30,7 @@ from typing import NamedTuple
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.signals import StopSignals
+from s11_fastai.streams import say
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = (
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
             if rows.exists():
                 from study_page import write_page
 
-                print(f"the page is {write_page(args.results, args.table.parent)}")
+                say(f"the page is {write_page(args.results, args.table.parent)}")
         if signals.asked:
             raise Stopped(signals.asked, "the same command goes on")
 
@@ -99,7 +100,7 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
     """Run the jobs that have no row yet, `args.parallel` at a time; a signal stops them all."""
     done = {(row["flags"], row["seed"]) for row in read_rows(rows)}
     waiting = [job for job in jobs if (shlex.join(job.flags), str(job.seed)) not in done]
-    print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there", flush=True)
+    say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there")
     active: dict[subprocess.Popen, Job] = {}
     failed = []
     try:
@@ -111,11 +112,11 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
                 job = active.pop(process)
                 if process.returncode not in (0, DivergedError.exit_code):
                     failed.append(job)
-                    print(f"{job.folder} ended with exit code {process.returncode}", flush=True)
+                    say(f"{job.folder} ended with exit code {process.returncode}")
                     continue
                 row = row_of(job, args.runs / job.folder)
                 write_rows(rows, [*read_rows(rows), row])
-                print(f"{job.folder}: {row['final_accuracy'] or 'diverged'}", flush=True)
+                say(f"{job.folder}: {row['final_accuracy'] or 'diverged'}")
             time.sleep(0.2)
     finally:
         for process in active:

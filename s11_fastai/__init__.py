@@ -30,10 +30,9 @@ _HOME = {
     "claim": "s11_fastai.runs.lock",
     "default_path": "s11_fastai.runs.lock",
     "join_processes": "s11_fastai.callbacks.distributed",
-    "say": "s11_fastai.callbacks.progress",
+    "say": "s11_fastai.streams",
     "set_seed": "fastai.torch_core",
     "start_run": "s11_fastai.runs.run",
-    "summary": "s11_fastai.callbacks.progress",
 }
 __all__ = list(_HOME)
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, NoReturn
 
-from s11_fastai.errors import DivergedError, S11Error, Stopped, printable
+from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.runs.settings import RECIPES, Settings, read_config, setting_kinds, updated
 from s11_fastai.signals import StopSignals
-from s11_fastai.streams import lasting_streams
+from s11_fastai.streams import lasting_streams, one_line
 
 _OTHER_PLACE = "mend the permissions or choose another place"
 _REMEDIES = {
@@ -34,7 +34,7 @@ _REMEDIES = {
     errno.EROFS: _OTHER_PLACE,
 }
 # Parameters of the library that flags of another name give.
-_FLAGS = {"resume": "--resume"}
+_FLAGS = {"size": "--resize", "resume": "--resume"}
 DEMO = {"data": "digits", "width": 16, "bs": 64}
 CHECKPOINT_MINUTES = 2.0
 ABOUT = """The whole assignment: images in; a trained network, its record and its pictures out.
@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line on stderr, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; --help lists the flags\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}; --help lists the flags\n")
 
 
 @contextmanager
@@ -249,7 +249,7 @@ def _shown(script: str) -> str:
 
 def _exit(prog: str, message: str, code: int) -> NoReturn:
     if message:
-        print(f"{prog}: {printable(message)}", file=sys.stderr)
+        print(f"{prog}: {one_line(message)}", file=sys.stderr)
     if sys.flags.interactive:  # Python goes on to a prompt, and would show where this is
         sys.excepthook = _show_errors_alone
     sys.exit(code)

@@ -32,8 +32,3 @@ class Stopped(BaseException):
         super().__init__("stopped")
         self.advice = advice
         self.exit_code = 128 + signal_number
-
-
-def printable(text: str) -> str:
-    """The text with what no terminal should be sent, from names of files, as escapes."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -59,14 +59,19 @@ def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Predi
 
 
 def misclassified(predictions: Predictions, n: int = 25, seed: int = 0) -> np.ndarray:
-    """The indices of `n` misclassified images, or of all where there are fewer, drawn by seed."""
+    """The indices of `n` misclassified images, or of all where there are fewer, drawn by seed.
+
+    An index is the place among the predictions. Those of `dls.valid` are what `learn.predict` and
+    `dls.test_dl` take.
+    """
     wrong = np.flatnonzero(predictions.classes != predictions.labels)
     rng = np.random.default_rng([seed, _MISCLASSIFIED_STREAM])
     return np.sort(rng.choice(wrong, min(n, len(wrong)), replace=False))
 
 
 def top_losses(predictions: Predictions, n: int = 25) -> np.ndarray:
-    """The indices of the `n` images with the highest losses, the highest first."""
+    """The indices of the `n` images with the highest losses, as `misclassified` has them, the
+    highest first."""
     return np.argsort(-predictions.losses, kind="stable")[:n]
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import fastai.vision.learner  # noqa: F401 - how to show pictures with what was predicted
+import numpy as np
 import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
-from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
@@ -17,10 +17,11 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
 from fastcore.foundation import L
+from numpy.typing import ArrayLike
 from torch import nn
 from torch.amp import GradScaler, autocast
 
-from s11_fastai.data.dls import as_image
+from s11_fastai.data.items import Picture
 from s11_fastai.environment import pick_precision
 from s11_fastai.interpret import whole_float32
 from s11_fastai.metrics import Accuracy, MeanLoss, SmoothLoss
@@ -51,26 +52,42 @@ class S11Learner(Learner):
         """
         return self.to_fp32().add_cb(TrainInLowPrecision("fp16", **kwargs))
 
+    def to_channelslast(
+        self, use_amp: bool = True, amp_mode: str | AMPMode = AMPMode.FP16, **kwargs
+    ) -> "S11Learner":
+        """fastai's `to_channelslast`, as the Learner is from its beginning.
+
+        Only after `to_contiguous` is there something to do; `use_amp` adds low precision then.
+        """
+        if not hasattr(self, "channels_last"):
+            self.add_cb(ChannelsLast())
+            if use_amp and self.precision == "fp32":
+                self.add_cb(TrainInLowPrecision(amp_mode, **kwargs))
+        return self
+
     def predict(self, item: Any, **kwargs) -> tuple:
         """fastai's `predict` for one picture: (class name, class, probabilities).
 
-        `item` is a path, a PIL image or a uint8 array, resized as the Learner's images are, or the
-        index of one of these.
+        `item` is any picture that `sources.picture.read_picture` reads: a path, bytes, an open
+        file, a PIL image, an array or a tensor; cut and resized as the Learner's images are. A
+        whole number is the index of one of those images: first come the evaluated ones, so that
+        places among them, as `interpret.misclassified` gives, are indices too, then the training
+        ones. Raises S11Error, of one line, for anything else.
         """
         images = getattr(self.dls.valid, "images", None)
-        if images is not None and not isinstance(item, Integral):
-            item = as_image(item, images.train.images.shape[1:3])
+        if images is not None:
+            item = Picture(images)(item)  # an error comes before anything has begun
         return super().predict(item, **kwargs)
 
     def fit_one_cycle(
         self,
         n_epoch: int,
-        lr_max: float | None = None,
+        lr_max: float | slice | Sequence[float] | np.ndarray | None = None,
         div: float = 25.0,
         div_final: float = 25.0,
         pct_start: float = 5 / 24,
         wd: float | None = None,
-        moms: Sequence[float] | None = None,
+        moms: Sequence[float | Sequence[float] | np.ndarray] | None = None,
         cbs: Callback | Sequence[Callback] | None = None,
         reset_opt: bool = False,
         start_epoch: int = 0,
@@ -78,11 +95,15 @@ class S11Learner(Learner):
         """fastai's `fit_one_cycle` with linear ramps in place of cosines, in float64.
 
         The lr goes from `lr_max / div` up to `lr_max` at `pct_start` of the steps and down to
-        `lr_max / div_final`. Momentum stays the optimiser's; `moms`, three values, gives it the
-        same shape.
+        `lr_max / div_final`. As in fastai, `lr_max` is one lr for all groups of parameters, a value
+        for each, or a slice that is spread over them. Momentum stays the optimiser's; `moms`, three
+        values, gives it the same shape.
         """
-        lr_max = self.lr if lr_max is None else lr_max
-        scheds = {"lr": _ramps(pct_start, lr_max / div, lr_max, lr_max / div_final)}
+        if self.opt is None:
+            self.create_opt()
+        self.opt.set_hyper("lr", self.lr if lr_max is None else lr_max)
+        peaks = np.array([group["lr"] for group in self.opt.hypers])
+        scheds = {"lr": _ramps(pct_start, peaks / div, peaks, peaks / div_final)}
         if moms is not None:
             scheds["mom"] = _ramps(pct_start, *moms)
         cbs = [ParamScheduler(scheds), *L(cbs)]
@@ -121,7 +142,8 @@ def s11_learner(
     """
     model = S11ResNet(dls.c) if model is None else model
     on_cuda = torch.device(dls.device).type == "cuda"
-    sgd = partial(torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda or None)
+    # Torch's defaults of the last two are None, which no callback can write down as a number.
+    sgd = partial(torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda, foreach=False)
     own = {
         "loss_func": CrossEntropyLossFlat(label_smoothing=label_smoothing),
         "opt_func": partial(OptimWrapper, opt=sgd),
@@ -189,5 +211,10 @@ class LossesToCPU(Callback):
         self.recorder.losses = [loss.cpu() for loss in self.recorder.losses]
 
 
-def _ramps(pct_start: float, start: float, middle: float, end: float) -> Callable[[float], float]:
-    return lambda pct: float(linear_one_cycle(pct, start, middle, end, pct_start))
+def _ramps(
+    pct_start: float, start: ArrayLike, middle: ArrayLike, end: ArrayLike
+) -> Callable[[float], list[float]]:
+    """The cycle through three knots, each a number or a value for each group of parameters."""
+    groups = np.broadcast(*map(np.atleast_1d, (start, middle, end)))
+    knots = [(float(a), float(b), float(c)) for a, b, c in groups]
+    return lambda pct: [float(linear_one_cycle(pct, a, b, c, pct_start)) for a, b, c in knots]

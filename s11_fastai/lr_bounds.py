@@ -2,14 +2,13 @@
 
 import copy
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.learner import Learner
 from fastcore.foundation import L
 
@@ -49,12 +48,12 @@ def find_lr_bounds(
     lr_max: float | None = None,
     num_it: int = RANGE_TEST_STEPS,
 ) -> LRBounds:
-    """Run `learn.lr_find` for `num_it` steps, choose the bounds by `bounds_of`, leave no trace.
+    """Run fastai's range test for `num_it` steps, choose the bounds by `bounds_of`, leave no trace.
 
     A bound that is given is kept; where both are, no test is run. Weights, buffers, optimiser,
     recorder, loaders and every random number generator are as before when it returns, and also
-    when it fails. Raises S11Error as `bounds_of` does, and where the bound that was found lies on
-    the wrong side of the given one.
+    when it fails; nothing is written to disk. Raises S11Error as `bounds_of` does, and where the
+    bound that was found lies on the wrong side of the given one.
     """
     if lr_min and lr_max:
         if lr_min >= lr_max:
@@ -74,13 +73,28 @@ def find_lr_bounds(
 
 def _range_test(learn: Learner, num_it: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The learning rate and the smoothed loss of each step."""
-    with _untouched(learn), tempfile.TemporaryDirectory() as scratch, learn.no_bar():
-        learn.path = Path(scratch)  # lr_find makes a folder there
-        # It would keep the weights in a file and, with several processes, wait for the others.
-        learn.save = lambda *_args, **_kwargs: None
-        learn.lr_find(num_it=num_it, show_plot=False, suggest_funcs=None)
+    epochs = num_it // len(learn.dls.train) + 1
+    with _untouched(learn), learn.no_bar(), learn.no_logging():
+        learn.fit(epochs, cbs=_RangeTest(num_it=num_it))
         recorder = learn.recorder
         return tuple(map(float, recorder.lrs)), tuple(map(float, recorder.losses))
+
+
+class _RangeTest(LRFinder):
+    """What `learn.lr_find` adds to a fit, without its files: `_untouched` keeps the weights.
+
+    It would write them below `learn.path`, read them back by unpickling, and leave them there where
+    the process is killed; with several processes it would wait for the others.
+    """
+
+    name = "lr_finder"  # by which other callbacks know that this is no training
+
+    def before_fit(self) -> None:
+        ParamScheduler.before_fit(self)
+        self.best_loss = float("inf")
+
+    def after_fit(self) -> None:
+        self.learn.opt.zero_grad()
 
 
 @contextmanager

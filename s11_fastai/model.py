@@ -6,7 +6,7 @@
 | layer1  | conv-MaxPool2-BN-ReLU, X + (conv-BN-ReLU) x2    | 128 x 16 x 16 |    369,536 |
 | layer2  | conv-MaxPool2-BN-ReLU                           | 256 x 8 x 8   |    295,680 |
 | layer3  | conv-MaxPool2-BN-ReLU, X + (conv-BN-ReLU) x2    | 512 x 4 x 4   |  5,901,824 |
-| pool    | MaxPool4                                        | 512           |          0 |
+| pool    | MaxPool over all that is left, 4 x 4            | 512           |          0 |
 | fc      | linear, then log-softmax                        | 10            |      5,130 |
 |         |                                                 |               |  6,574,090 |
 
@@ -22,8 +22,9 @@ from torch.nn import functional as F
 class S11ResNet(nn.Module):
     """The assignment's ResNet: 6,574,090 parameters at the defaults.
 
-    `forward` takes float images, shape (N, 3, 32, 32), and gives log-probabilities, shape
-    (N, n_classes), in float32 whatever the precision of the layers. `width` is the number of
+    `forward` takes float images, shape (N, 3, H, W), 32x32 in the assignment and no smaller than
+    8x8, and gives log-probabilities, shape (N, n_classes), in float32 whatever the precision of
+    the layers. `width` is the number of
     channels of `prep`; all others are multiples of it. `logit_scale` is a constant factor on the
     logits.
     """
@@ -35,7 +36,7 @@ class S11ResNet(nn.Module):
         self.layer1 = nn.Sequential(*_down(width, 2 * width), Residual(2 * width))
         self.layer2 = nn.Sequential(*_down(2 * width, 4 * width))
         self.layer3 = nn.Sequential(*_down(4 * width, 8 * width), Residual(8 * width))
-        self.pool = nn.MaxPool2d(4)
+        self.pool = GlobalMaxPool()
         self.fc = nn.Linear(8 * width, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,6 +46,13 @@ class S11ResNet(nn.Module):
         """The scaled output of the last linear layer, shape (N, n_classes), before log-softmax."""
         x = self.layer3(self.layer2(self.layer1(self.prep(x))))
         return self.logit_scale * self.fc(torch.flatten(self.pool(x), 1))
+
+
+class GlobalMaxPool(nn.Module):
+    """The largest value of each channel, (N, channels, 1, 1): at 4x4 the assignment's MaxPool4."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, x.shape[-2:])
 
 
 class Residual(nn.Module):

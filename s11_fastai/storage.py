@@ -1,5 +1,6 @@
 """Files that are written whole or not at all; tensors in files that show when damaged."""
 
+import errno
 import hashlib
 import json
 import math
@@ -16,6 +17,8 @@ from fastcore.foundation import L
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from s11_fastai.errors import S11Error
 
 A_DAY = 86_400.0
 _UNFINISHED = ".part"
@@ -40,9 +43,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except BaseException as error:
         if temporary:
-            Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):  # what failed first is what is to be said
+                Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename = str(path)  # a full disk names no file, others a temporary one
         raise
@@ -53,6 +58,60 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     with whole_file(path) as file:
         # Names of files need not be Unicode.
         file.write(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
+
+
+class Folder:
+    """A folder, through which passes all that is written into it, and in which it stays.
+
+    Each file is written whole, after a look at `check`. A link in a file's place is replaced.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def sub(self, name: str) -> "Folder":
+        """A folder in this one; both are checked before each write there."""
+        return _SubFolder(self, name)
+
+    def check(self) -> None:
+        """Raise S11Error where nothing may be written; here, something always may."""
+
+    def write(self, name: str, data: bytes | str) -> Path:
+        """Write a file, whole or not at all; where it is. Raises as `check`, and OSError."""
+        self.check()
+        write_atomically(self.path / name, data)
+        return self.path / name
+
+    def write_json(self, name: str, value: Mapping) -> Path:
+        return self.write(name, json.dumps(value, indent=2) + "\n")
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: object = None) -> Path:
+        return self.write(name, sealed(tensors, about))
+
+    def remove(self, *names: str) -> None:
+        """Take files away, where they are there. Raises as `check`, and OSError."""
+        self.check()
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
+    def remove_if_empty(self) -> None:
+        """Take the folder itself away, where nothing is in it. Raises as `check`."""
+        self.check()
+        with suppress(OSError):
+            self.path.rmdir()
+
+
+class _SubFolder(Folder):
+    def __init__(self, parent: Folder, name: str) -> None:
+        super().__init__(parent.path / name)
+        self.parent = parent
+
+    def check(self) -> None:
+        self.parent.check()
+        if self.path.is_symlink():  # in a stranger's folder it may lead anywhere
+            raise S11Error(
+                f"{self.path} is a link, and what is written there would land elsewhere: remove it"
+            )
 
 
 def sweep(folder: Path, older_than: float = A_DAY) -> None:
@@ -71,6 +130,21 @@ def is_unfinished(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix == _UNFINISHED
 
 
+def _sync_folder(path: Path) -> None:
+    """Let a rename outlive a power cut; what is removed after it is then removed after it."""
+    if os.name == "nt":  # which opens no folders
+        return
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EACCES):  # not every file system can
+            raise
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -86,33 +160,58 @@ class Damaged(Exception):
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: object = None) -> None:
-    """Write tensors, on whatever device, and `about`, plain values, with a checksum, whole.
+    """Write a file of `sealed` tensors, whole or not at all. Raises OSError."""
+    write_atomically(path, sealed(tensors, about))
 
-    It is an ordinary safetensors file: names, shapes, numbers and text. Raises OSError.
+
+def sealed(tensors: Mapping[str, Tensor], about: object = None) -> bytes:
+    """Tensors, on whatever device, and `about`, plain values, as bytes with a checksum.
+
+    They make an ordinary safetensors file: names, shapes, numbers and text.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about, allow_nan=False)
     seal = json.dumps({"about": text, "sha256": _digest(tensors, text)})
-    write_atomically(path, save(tensors, {_KEY: seal}))
+    return save(tensors, {_KEY: seal})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     """The tensors, mapped from the file, and the plain values, once their checksum is right.
 
-    Raises Damaged for anything else than what `write_tensors` wrote, OSError for no such file.
+    Raises Damaged for anything else than `sealed` tensors, OSError for no such file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             seal = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text, expected = seal["about"], seal["sha256"]
-        whole = _digest(tensors, text) == expected
-    # Before the checksum has been compared, a damaged header can mean nearly anything.
-    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise Damaged(f"{path.name} is no file of this kind ({type(error).__name__})") from error
+        text, expected = str(seal["about"]), seal["sha256"]
+        whole, about = _digest(tensors, text) == expected, json.loads(text)
+    except _NOT_OURS as error:
+        raise _other_kind(path, error) from error
     if not whole:
         raise Damaged(f"{path.name} has another checksum than it was written with")
-    return tensors, json.loads(text)
+    return tensors, about
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a file, by what it says of them, before any is read.
+
+    Raises Damaged where it says nothing of the kind, OSError for no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except _NOT_OURS as error:
+        raise _other_kind(path, error) from error
+
+
+# Before the checksum has been compared, a damaged header can mean nearly anything.
+_NOT_OURS = (SafetensorError, ValueError, LookupError, TypeError, RuntimeError)
+
+
+def _other_kind(path: Path, error: Exception) -> Damaged:
+    return Damaged(f"{path.name} is no file of this kind ({type(error).__name__})")
 
 
 def pack(state: Any) -> tuple[dict[str, Tensor], Any]:

@@ -1,4 +1,4 @@
-"""stdout and stderr that outlive whoever reads them, and that can show any name."""
+"""What goes to the terminal: the one function that prints, and streams that outlive readers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+def say(text: str) -> None:
+    """Print lines to stdout at once, above a progress bar if there is one."""
+    tqdm.write(printable(text))
+    sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """The text with what no terminal should be sent, from names of files, as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    """The same, on one line."""
+    return printable(text).replace("\n", "\\n")
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from fastai.interpret import ClassificationInterpretation
 from helpers import random_images
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
+from s11_fastai.learner import TrainInLowPrecision
+from s11_fastai.schedule import linear_one_cycle
 
 
 def small_learner(images, bs=16, width=2, **kwargs):
@@ -85,6 +87,80 @@ def test_moms_give_momentum_the_same_shape(images):
         learn.fit_one_cycle(4, 0.1, pct_start=0.5, moms=(0.95, 0.85, 0.95), cbs=steps)
     momenta = [h["mom"] for h in steps.hypers]
     assert (momenta[0], min(momenta), momenta[6]) == (0.95, 0.85, 0.85)
+
+
+def in_three_groups(model) -> list[list]:
+    parts = slice(1), slice(1, 3), slice(3, None)
+    return [
+        [p for child in list(model.children())[part] for p in child.parameters()] for part in parts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lr_max", "peaks"),
+    [
+        (0.4, [0.4, 0.4, 0.4]),
+        ([0.001, 0.02, 0.4], [0.001, 0.02, 0.4]),
+        (slice(0.4), [0.04, 0.04, 0.4]),
+        (slice(0.001, 0.1), [0.001, 0.01, 0.1]),
+    ],
+)
+def test_each_group_of_parameters_goes_through_a_cycle_of_its_own(images, lr_max, peaks):
+    learn, seen = small_learner(images, splitter=in_three_groups), []
+
+    class Keep(Callback):
+        order = 80
+
+        def before_step(self):
+            seen.append([group["lr"] for group in self.opt.hypers])
+
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(4, lr_max, div=7, div_final=70, pct_start=0.25, cbs=Keep())
+    lrs, given = np.array(seen), np.array([group["lr"] for group in peaks_of(learn, lr_max)])
+    np.testing.assert_allclose(given, peaks, rtol=1e-12)
+    assert (lrs[0] == given / 7).all()
+    assert (lrs[3] == given).all()
+    assert (lrs.max(axis=0) == given).all()
+    straight = [linear_one_cycle(np.arange(12) / 12, g / 7, g, g / 70, 0.25) for g in given]
+    np.testing.assert_allclose(lrs.T, straight, rtol=1e-12)
+
+
+def peaks_of(learn, lr_max) -> list[dict]:
+    """The groups as fastai sets them."""
+    learn.opt.set_hyper("lr", lr_max)
+    return learn.opt.hypers
+
+
+def test_fine_tune_trains_the_last_group_and_then_all(images):
+    learn, seen = small_learner(images, splitter=in_three_groups), []
+
+    class Keep(Callback):
+        def before_fit(self):
+            seen.append([p.requires_grad for p in self.model.parameters()])
+
+    with learn.no_bar(), learn.no_logging():
+        learn.fine_tune(1, cbs=Keep())
+    filters = [p.ndim > 1 for p in learn.model.parameters()]  # batch norms are trained all along
+    last = len(filters) - len(in_three_groups(learn.model)[-1])
+    assert [seen[0][i] for i in np.flatnonzero(filters)] == [
+        i >= last for i in np.flatnonzero(filters)
+    ]
+    assert all(seen[1])
+
+
+def test_no_value_of_the_optimiser_is_none(images):
+    learn = small_learner(images)
+    learn.create_opt()
+    assert None not in learn.opt.hypers[0].values()
+
+
+def test_low_precision_survives_a_change_of_memory_order(images):
+    learn = small_learner(images)
+    assert learn.to_channelslast() is learn
+    assert learn.precision == "fp32"  # it is channels-last already
+    learn.to_contiguous()
+    assert learn.to_channelslast(amp_mode="bf16").precision == "bf16"
+    assert type(learn.mixed_precision) is TrainInLowPrecision
 
 
 def test_nothing_in_the_package_chooses_a_backend():

@@ -1,11 +1,15 @@
 import random
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.tracker import TrackerCallback
 from helpers import random_images
 from test_learner import small_learner
+from writes import watched
 
 from s11_fastai import find_lr_bounds
 from s11_fastai.errors import S11Error
@@ -144,7 +148,7 @@ def test_nan_in_a_real_test_is_a_clear_error_without_a_trace(images):
 
 def test_what_is_kept_of_the_curve_ends_before_nan(images):
     learn = small_learner(images)
-    learn.lr_find = lambda **_: learn.recorder.__dict__.update(
+    learn.fit = lambda *_, **__: learn.recorder.__dict__.update(
         lrs=LRS.tolist(), losses=[*curve()[:-5], *[np.nan] * 5]
     )
     bounds = find_lr_bounds(learn)
@@ -159,13 +163,41 @@ def test_too_few_steps_in_a_real_test(images):
 
 def test_given_bounds_skip_the_test(images):
     learn = small_learner(images)
-    learn.lr_find = lambda **_: pytest.fail("the range test ran")
+    learn.fit = lambda *_, **__: pytest.fail("the range test ran")
     bounds = find_lr_bounds(learn, 0.01, 0.1)
     assert (bounds.lr_min, bounds.lr_max, bounds.lrs) == (0.01, 0.1, ())
-    del learn.lr_find
+    del learn.fit
     assert find_lr_bounds(learn, None, 5.0).lr_max == 5.0
     with pytest.raises(S11Error, match="give both"):
         find_lr_bounds(learn, None, 1e-9)
+
+
+def test_it_is_fastais_range_test(images):
+    ours, theirs = small_learner(images), small_learner(images)
+    bounds = find_lr_bounds(ours)
+    with theirs.no_bar():
+        theirs.lr_find(show_plot=False, suggest_funcs=None)
+    assert list(bounds.lrs) == theirs.recorder.lrs
+    assert list(bounds.losses) == [float(loss) for loss in theirs.recorder.losses]
+
+
+def test_nothing_is_written_anywhere_and_other_callbacks_know_that_it_is_no_training(
+    images, monkeypatch
+):
+    class Tracks(TrackerCallback):
+        """As fastai's EarlyStopping and SaveModel do."""
+
+        def before_fit(self):
+            super().before_fit()
+            assert not self.run
+
+    learn = small_learner(images, cbs=Tracks("train_loss"))
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr(tempfile, "tempdir", None)  # it is asked for once
+    learn.path = Path("/nowhere")
+    with watched(Path("/")) as written:
+        find_lr_bounds(learn)
+    assert written == []
 
 
 def test_bounds_are_one_short_line_at_a_prompt():

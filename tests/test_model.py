@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from s11_fastai import S11ResNet
@@ -56,3 +57,22 @@ def test_forward_gives_log_probabilities(n_classes):
     assert out.shape == (4, n_classes)
     torch.testing.assert_close(out.exp().sum(1), torch.ones(4))
     assert torch.equal(model.eval()(x), F.log_softmax(model.logits(x), dim=-1))
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_at_32_the_last_pool_is_the_assignments_to_the_bit(memory):
+    torch.manual_seed(0)
+    model = S11ResNet(width=4)
+    x = torch.randn(8, 3, 32, 32).to(memory_format=memory)
+    found = []
+    for pool in (model.pool, nn.MaxPool2d(4)):
+        model.pool = pool
+        model.zero_grad()
+        model(x)[:, 0].sum().backward()
+        found.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 40, 64, 224])
+def test_images_of_other_sides_are_named_too(side):
+    assert S11ResNet(width=1)(torch.randn(2, 3, side, side)).shape == (2, 10)

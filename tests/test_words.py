@@ -27,6 +27,19 @@ def test_no_flag_is_named_outside_the_command_line(file):
     assert not flags
 
 
+SCRIPTS = sorted({*(ROOT / "experiments").glob("*.py")} - {ROOT / "experiments/gpu_check.py"})
+# Of these, what is said on stderr holds no name of a file, or has been through `one_line`.
+PRINT = {"cli.py", "streams.py", "bench.py"}
+
+
+@pytest.mark.parametrize("file", FILES + SCRIPTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_one_function_prints(file):
+    """It escapes what no terminal should be sent."""
+    tokens = tokenize.generate_tokens(io.StringIO(file.read_text()).readline)
+    prints = [token.line for token in tokens if token.string == "print"]
+    assert (all("sys.stderr" in line for line in prints) and file.name in PRINT) or not prints
+
+
 def test_an_error_names_the_parameter_and_on_the_command_line_its_flag():
     with pytest.raises(S11Error) as error:
         bounds_of([0.1] * 50, [float("nan")] * 50)

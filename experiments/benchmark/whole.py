@@ -80,13 +80,13 @@ def measure_run(data: str | None, width: int, bs: int, device: torch.device) -> 
 def measure_evaluation(images: ImageSet, width: int, bs: int, device: torch.device) -> Table:
     """Each part, for a network with random weights, which is wrong nine times in ten. Once."""
     with begun_run(images, settings_of(width, bs, device)) as run:
-        learn, path = run.learn, run.folder.path
+        learn, folder = run.learn, run.folder
         learn.model.to(device, memory_format=torch.channels_last)  # as training leaves it
         interpret.predict(learn.model, [learn.dls.valid.one_batch()])  # warm, as after training
-        draw_all = partial(draw_predictions, path, learn, run.settings.seed)
+        draw_all = partial(draw_predictions, folder, learn, run.settings.seed)
         predict = seconds_of(partial(interpret.predict, learn.model, learn.dls.valid), device)
         draw = seconds_of(draw_all, device) - predict
-        page = seconds_of(partial(write_page, run.records(), "stopped"))
+        page = seconds_of(partial(write_page, folder, run.records(), "stopped"))
     n = len(images.valid.labels)
     return Table(
         section="evaluation",

@@ -21,6 +21,7 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from s11_fastai.errors import DivergedError, S11Error
+from s11_fastai.streams import printable
 
 # What kernels an optimiser uses is the device's matter, not the fit's.
 _KERNELS = ("fused", "foreach", "capturable")
@@ -62,8 +63,19 @@ def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
     """Put a state back, once the fit has begun and before its next epoch does.
 
     All but `pct_train` and the generators, which fastai changes before the next batch is there:
-    `Resume` puts them back later. Raises S11Error for the state of another fit or network.
+    `Resume` puts them back later. Raises S11Error for the state of another fit or network, and
+    for what is none.
     """
+    try:
+        _load(learn, state)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise S11Error(
+            f"the checkpoint does not belong to this fit ({printable(why)}): begin anew without it"
+        ) from error
+
+
+def _load(learn: Learner, state: Mapping[str, Any]) -> None:
     for what, own in (("epochs", learn.n_epoch), ("batches", len(learn.dls.train))):
         if state[what] != own:
             raise S11Error(
@@ -272,9 +284,8 @@ def _as_lies(value: Any, parameter: Tensor) -> Any:
 def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
     loader = learn.dls.train
     if hasattr(loader, "set_epoch"):
-        # In evaluation the training pass is over, and counted already.
-        over = not learn.training and batch == len(loader)
-        return {"epoch": loader.epoch - over, "first_batch": batch}
+        # Within an epoch its pass has begun, be it over or not: the loader's next is another.
+        return {"epoch": loader.state_dict()["epoch"] - bool(batch), "first_batch": batch}
     rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
     return {"rngs": [_listed(rng.getstate()) for rng in rngs]}
 

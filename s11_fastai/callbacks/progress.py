@@ -1,6 +1,5 @@
 """What a person sees in the terminal while a run goes on."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +10,7 @@ from tqdm import tqdm
 from s11_fastai.callbacks.checkpoint import SaveCheckpoints
 from s11_fastai.callbacks.recording import RecordEpochs, best_of
 from s11_fastai.callbacks.stopping import batches_between_looks
-from s11_fastai.errors import printable
+from s11_fastai.streams import say
 
 
 class EpochTable(Callback):
@@ -109,12 +108,6 @@ class TimeEstimate(Callback):
             seconds = step * (self.steps + part * self.evaluations)
             say(f"about {_duration(seconds)} to go at {step:.2g} s a step")
         self.seen += 1
-
-
-def say(line: str) -> None:
-    """Print a line to stdout at once, above a progress bar if there is one."""
-    tqdm.write(printable(line))
-    sys.stdout.flush()
 
 
 def summary(results: Mapping) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,10 +11,8 @@ import torch
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import Categorize
-from fastai.vision.core import TensorImage
-from fasttransform import Transform
-from PIL import Image, ImageOps
 
+from s11_fastai.data.items import ClassName, Picture
 from s11_fastai.data.loader import Augmenter, ResidentDL
 from s11_fastai.data.per_image import PerImage
 from s11_fastai.data.transforms import (
@@ -25,11 +22,11 @@ from s11_fastai.data.transforms import (
     PadCropFlip,
     PaddedImages,
     channel_stats,
-    to_batch,
 )
+from s11_fastai.environment import pick_device
 from s11_fastai.errors import S11Error
 from s11_fastai.sources import ImageSet, Split
-from s11_fastai.sources.imageset import SIDE, fingerprint
+from s11_fastai.sources.imageset import fingerprint
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -54,6 +51,10 @@ def get_dls(
     uint8. Order and augmentation follow from `seed` and
     the epoch alone. Raises S11Error where an argument is of no use.
 
+    Items are indices, which count through the evaluated images first and then through the training
+    ones: `predict(i)` and `test_dl([i])` take the places that `interpret` and fastai's
+    Interpretation give of evaluated images. Both also take any picture that `read_picture` reads.
+
     Images go two ways. For a batch, ResidentDL slices pixels and labels of all its indices at
     once and augments them as bytes; `after_batch` makes them floats on the device and cuts the
     holes. For a single item (`train_ds[i]`, `predict`, `test_dl` of files), fastai calls the
@@ -61,8 +62,11 @@ def get_dls(
     """
     if not isinstance(images, ImageSet):
         raise S11Error(f"get_dls takes an ImageSet, not {images!r:.40}: give load_images(...)")
-    if not isinstance(bs, Integral) or bs < 1:
-        raise S11Error(f"bs must be a whole number of images from 1, not {bs!r}")
+    for name, value, least in (("bs", bs, 1), ("seed", seed, 0), ("num_workers", num_workers, 0)):
+        if not isinstance(value, Integral) or value < least:
+            raise S11Error(f"`{name}` must be a whole number from {least}, not {value!r}")
+    if isinstance(device, str):
+        device = pick_device(device)
     augmenter = _augmenter(images, seed, augment)
     after_batch = [BytesToFloat(), NormalizeBytes(*channel_stats(images.train.images))]
     if isinstance(augmenter, PaddedImages) and augmenter.how.hole:
@@ -74,7 +78,7 @@ def get_dls(
             TransformBlock(type_tfms=[ClassName(images), classes]),
         ),
         get_items=_all_indices,
-        splitter=_Splits(len(images.train.labels)),
+        splitter=_Splits(len(images.valid.labels)),
         batch_tfms=after_batch,
         dl_type=ResidentDL,
     )
@@ -98,11 +102,11 @@ def _all_indices(images: ImageSet) -> list[int]:
 class _Splits:
     """All indices in two: those of the training images, and those of the evaluated ones."""
 
-    def __init__(self, n_train: int) -> None:
-        self.n_train = n_train
+    def __init__(self, n_valid: int) -> None:
+        self.n_valid = n_valid
 
     def __call__(self, items: list[int]) -> tuple[list[int], list[int]]:
-        return items[: self.n_train], items[self.n_train :]
+        return items[self.n_valid :], items[: self.n_valid]
 
 
 def dls_from_arrays(
@@ -121,12 +125,17 @@ def dls_from_arrays(
     `kwargs` (seed, augment, device, num_workers, path) are those of `get_dls`. Raises S11Error
     where arrays and labels do not fit together.
     """
-    numbers = [np.asarray(y) for y in (y_train, y_valid)]
-    names = _names(numbers) if vocab is None else tuple(map(str, vocab))
-    train, valid = (
-        _split(which, np.asarray(x), y, names)
-        for which, x, y in zip(("train", "valid"), (x_train, x_valid), numbers, strict=True)
-    )
+    x_train, x_valid = _array("x_train", x_train), _array("x_valid", x_valid)
+    y_train, y_valid = _labels("y_train", y_train), _labels("y_valid", y_valid)
+    if vocab is None and y_train.size and y_valid.size and y_train.dtype.kind != y_valid.dtype.kind:
+        raise S11Error("y_train and y_valid must both be names, or both be numbers: give vocab")
+    if vocab is not None and not isinstance(vocab, Iterable):
+        raise S11Error(f"vocab must be the names of the classes, not {vocab!r:.60}")
+    names = _names([y_train, y_valid]) if vocab is None else tuple(map(str, vocab))
+    if len(set(names)) < len(names):
+        raise S11Error(f"vocab names a class twice: {', '.join(names):.60}")
+    train = _split("train", x_train, y_train, names)
+    valid = _split("valid", x_valid, y_valid, names)
     if train.images.shape[1:] != valid.images.shape[1:]:
         raise S11Error(
             f"x_train has images of shape {train.images.shape[1:]} and x_valid of "
@@ -134,6 +143,23 @@ def dls_from_arrays(
         )
     mark = fingerprint(names, train, valid)
     return get_dls(ImageSet("arrays", names, train, valid, mark, "held-out"), bs, **kwargs)
+
+
+def _array(name: str, values: object) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise S11Error(f"{name} is no array: its parts are of different shapes") from error
+
+
+def _labels(name: str, values: object) -> np.ndarray:
+    """Labels as an array: int64, or text where they are names."""
+    labels = _array(name, values)
+    if labels.size and labels.dtype.kind in "iu":
+        return labels.astype(np.int64)
+    if labels.size and not all(isinstance(v, str | bool | np.bool_) for v in labels.ravel()):
+        raise S11Error(f"{name} must be names or whole numbers, not {labels.dtype}")
+    return labels.astype(str)
 
 
 def _names(labels: list[np.ndarray]) -> tuple[str, ...]:
@@ -171,7 +197,7 @@ def _augmenter(images: ImageSet, seed: int, augment: object) -> Augmenter | None
         augment = PadCropFlip(flip=images.mirror)
     if isinstance(augment, PadCropFlip):
         return PaddedImages(images, seed, augment)
-    if not callable(augment) or not hasattr(augment, "set_random_seed"):
+    if isinstance(augment, type) or not hasattr(augment, "set_random_seed"):
         raise S11Error(
             f'augment={augment!r:.60} is none that can be used: give "default", None, '
             "PadCropFlip(...) or an albumentations.Compose; fastai's batch transforms go into "
@@ -180,57 +206,3 @@ def _augmenter(images: ImageSet, seed: int, augment: object) -> Augmenter | None
     per_image = PerImage(images, seed, augment)
     per_image.check()
     return per_image
-
-
-class Picture(Transform):
-    """An index to its image, uint8 (3, H, W); also what `as_image` reads, resized to that."""
-
-    input_types = (Integral, str, Path, Image.Image, np.ndarray)
-
-    def __init__(self, images: ImageSet) -> None:
-        super().__init__()
-        self.images = images
-
-    def encodes(self, item) -> TensorImage:
-        if isinstance(item, Integral):
-            return to_batch(self.images.pixels_of(np.asarray([item])))[0]
-        return as_image(item, self.images.train.images.shape[1:3])
-
-
-class ClassName(Transform):
-    """An index to the name of its class."""
-
-    input_types = (Integral,)
-
-    def __init__(self, images: ImageSet) -> None:
-        super().__init__()
-        self.images = images
-
-    def encodes(self, i) -> str:
-        return self.images.classes[self.images.labels_of(np.asarray([i]))[0]]
-
-
-def as_image(
-    item: str | Path | Image.Image | np.ndarray, shape: tuple[int, int] = (SIDE, SIDE)
-) -> TensorImage:
-    """A picture as the network takes it, uint8 (3, *shape): cut to that shape and resized.
-
-    `item` is the path of a PNG, JPEG, WebP, GIF or BMP, a PIL image, or an array, uint8 (H, W, 3)
-    or (H, W). Raises S11Error for anything else.
-    """
-    try:
-        if isinstance(item, np.ndarray):
-            if item.dtype != np.uint8:
-                raise TypeError(f"an array of {item.dtype}, not of uint8")
-            item = Image.fromarray(item)
-        elif isinstance(item, str | Path):
-            item = Image.open(item, formats=("PNG", "JPEG", "WEBP", "GIF", "BMP"))
-        image = item.convert("RGB")
-        if image.size != shape[::-1]:
-            image = ImageOps.fit(image, shape[::-1], Image.Resampling.BICUBIC)
-    except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:
-        raise S11Error(
-            f"{item if isinstance(item, str | Path) else type(item).__name__} is no picture that "
-            f"can be read ({error}): give a path, a PIL image or a uint8 array"
-        ) from error
-    return to_batch(np.array(image)[None])[0]

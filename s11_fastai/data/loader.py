@@ -12,10 +12,11 @@ import torch
 from fastai.data.core import Datasets, TfmdDL
 from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorCategory
-from fastai.vision.core import TensorImage
+from fastai.vision.core import PILImage, TensorImage
 from fastcore.basics import chunked
 from fasttransform import Pipeline
 
+from s11_fastai.data.items import forget_images
 from s11_fastai.data.transforms import defer, epoch_order, to_batch
 from s11_fastai.sources import ImageSet
 
@@ -56,10 +57,10 @@ class ResidentDL(TfmdDL):
 
     The dataset's items are indices of images. fastai chooses their order, and the loader slices
     and augments whatever indices it gets. Where the order is the loader's own, all follows from
-    `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each full pass moves on
-    by one. Any other order (a `get_idxs` from outside, `one_batch`, `show_batch`) may show an
-    image several times, so each place in a batch is sampled anew, from fastai's generator.
-    `shard` is the part of every batch that this process gets.
+    `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each pass moves on by one,
+    also one that is left before its end. Any other order (a `get_idxs` from outside, `one_batch`,
+    `show_batch`) may show an image several times, so each place in a batch is sampled anew, from
+    fastai's generator. `shard` is the part of every batch that this process gets.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class ResidentDL(TfmdDL):
         **kwargs,
     ) -> None:
         self.images, self.seed, self.augment = images, seed, augment
-        self.epoch, self.first_batch, self.shard = 0, 0, Shard()
+        self.epoch, self.first_batch, self.shard = 0, 0, Shard()  # of the next pass
+        self._now = 0  # the epoch of the last pass that was begun
         self._key: tuple[int, ...] = ()
         self._begin = 0
         self._looking = self._chosen = False
@@ -81,43 +83,48 @@ class ResidentDL(TfmdDL):
     def new(
         self, dataset: Datasets | None = None, cls: type[TfmdDL] | None = None, **kwargs
     ) -> TfmdDL:
-        """fastai's `new`; another kind of TfmdDL, as WeightedDL, slices its batches too."""
+        """fastai's `new`; another kind of TfmdDL, as WeightedDL, slices its batches too.
+
+        For a dataset without items, as in what is exported, the loader keeps no image.
+        """
         if cls is not None and not issubclass(cls, ResidentDL) and cls is not TfmdDL:
             cls = _resident(cls)
         if cls is TfmdDL:
             return super().new(dataset, cls, **kwargs)
         own = {"images": self.images, "seed": self.seed, "augment": self.augment}
+        if dataset is not None and not len(dataset):  # so does `learn.export` ask for it
+            own |= {"images": self.images.without_images(), "augment": None}
+            dataset = forget_images(dataset)
         new = super().new(dataset, cls, **own | kwargs)
-        new.epoch = self.epoch
+        new.epoch = new._now = self.epoch
         return new
 
     # What the next pass is.
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Make the next pass that of `epoch`, beginning with `first_batch`, both counted from 0."""
-        self.epoch, self.first_batch, self._chosen = epoch, first_batch, True
+        self.epoch = self._now = epoch
+        self.first_batch, self._chosen = first_batch, True
 
     def state_dict(self) -> dict[str, int]:
-        """Which pass comes next; while one is under way, that epoch from its beginning."""
+        """Which pass comes next, after the one that is under way."""
         return {"epoch": self.epoch, "first_batch": self.first_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Make the next pass the one that `state` tells."""
         self.set_epoch(state["epoch"], state["first_batch"])
 
-    def after_iter(self) -> None:
-        super().after_iter()
-        self.epoch += 1
-
     # To look at images belongs to no epoch, and shows others each time.
 
     def one_batch(self) -> tuple:
         """Another first batch each time; straight after `set_epoch`, that epoch's."""
-        self._looking, first_batch = not self._chosen, self.first_batch
+        before = self.epoch, self.first_batch
+        self._looking = not self._chosen
         try:
             return super().one_batch()
         finally:
-            self._looking, self.first_batch = False, first_batch
+            self._looking = False
+            self.epoch, self.first_batch = before
 
     def show_batch(self, *args, **kwargs) -> object:
         """fastai's, which leaves `get_idxs` replaced where it fails."""
@@ -134,6 +141,7 @@ class ResidentDL(TfmdDL):
     def before_iter(self) -> None:
         super().before_iter()
         if not self._looking:
+            self._now, self.epoch = self.epoch, self.epoch + 1
             self._begin, self.first_batch = self.first_batch, 0
         self._chosen = False
         self._key = (self.rng.getrandbits(32),)  # unless the order is the epoch's
@@ -149,7 +157,7 @@ class ResidentDL(TfmdDL):
         return super().get_idxs()[begin * (self.bs or 1) :]
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
-        order = epoch_order(len(idxs), self.seed, self.epoch, self._key)
+        order = epoch_order(len(idxs), self.seed, self._now, self._key)
         return np.asarray(idxs)[order].tolist()
 
     # And this in each worker, with the places in the dataset of all batches that it makes.
@@ -159,8 +167,8 @@ class ResidentDL(TfmdDL):
             yield from super().create_batches(samps)
             return
         # Another pass may begin before this one ends.
-        epoch, key, shard = self.epoch, self._key, self.shard
-        if self._augmented and (self.indices >= len(self.images.train.labels)).any():
+        epoch, key, shard = self._now, self._key, self.shard
+        if self._augmented and (self.images.places_in_train(self.indices) < 0).any():
             key = key or (0,)  # an epoch has parameters for its training images alone
         for i, places in enumerate(chunked(samps, self.bs, self.drop_last)):
             indices = shard.of(self.indices[places])
@@ -176,7 +184,8 @@ class ResidentDL(TfmdDL):
         if len(self.dataset.tls) > 1:
             batch += (TensorCategory(torch.from_numpy(self.images.labels_of(indices))),)
         if any(_acts(pipeline) for pipeline in (self.after_item, self.before_batch)):
-            return self.do_batch([self.after_item(item) for item in zip(*batch, strict=True)])
+            items = zip(map(PILImage.create, x), *batch[1:], strict=True)  # as the dataset's are
+            return self.do_batch([self.after_item(item) for item in items])
         return batch
 
     @property
@@ -187,10 +196,9 @@ class ResidentDL(TfmdDL):
     def indices(self) -> np.ndarray | None:
         """The dataset's items where they are indices of images; None where they are others."""
         items = list(getattr(self.dataset, "items", ()))
-        ours = (
-            self.bs and items and all(issubclass(kind, Integral) for kind in set(map(type, items)))
-        )
-        return np.array(items) if ours else None
+        kinds = set(map(type, items)) if self.bs else set()
+        ours = kinds and all(issubclass(kind, Integral) and kind is not bool for kind in kinds)
+        return self.images.checked(np.array(items)) if ours else None
 
     def _to_gpu(self, batch: tuple) -> tuple:
         # fastai's own way waits for the copy, and so for every step that was begun before it.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastai.vision.core import TensorImage
@@ -31,28 +32,38 @@ class PerImage:
         """Nothing to do ahead of the first batch."""
 
     def check(self) -> None:
-        """Try the pipeline on one image, as the first epochs will. Raises S11Error if it fails.
+        """Try the pipeline on the first training image. Raises S11Error where it fails.
 
-        Several times, because what a pipeline does with a small probability may fail as well.
+        Several times, because it draws each time, and also with all that may happen happening:
+        what fails rarely would else fail in a late epoch.
         """
-        for epoch in range(_TRIALS):
-            try:
-                self(np.array([0]), epoch)
-            except S11Error:
-                raise
-            except Exception as error:
-                height, width = self.images.train.images.shape[1:3]
-                message = " ".join(str(error).split())
-                raise S11Error(
-                    f"augment= fails on the first training image, {height}x{width}: {message}"
-                ) from error
+        first = np.array([len(self.images.valid.labels)])
+        certain = PerImage(self.images, self.seed, self.pipeline)
+        for part in _parts(certain.pipeline):
+            part.p = 1.0 if part.p > 0 else 0.0
+        for tried in (self, certain):
+            for epoch in range(_TRIALS):
+                tried._try(first, epoch)
+
+    def _try(self, indices: np.ndarray, epoch: int) -> None:
+        try:
+            self(indices, epoch)
+        except S11Error:
+            raise
+        except Exception as error:
+            height, width = self.images.shape
+            message = " ".join(str(error).split())
+            raise S11Error(
+                f"augment= fails on the first training image, {height}x{width}: {message}"
+            ) from error
 
     def __call__(self, indices: np.ndarray, epoch: int, key: tuple[int, ...] = ()) -> TensorImage:
         """The batch of these images, uint8; `key` as in `PaddedImages`."""
         images = self.images.pixels_of(indices)
         out = np.empty_like(images)
-        for place, index in enumerate(indices.tolist()):
-            entropy = [self.seed, epoch, AUGMENT_STREAM, place if key else index]
+        numbers = range(len(indices)) if key else self.images.places_in_train(indices).tolist()
+        for place, number in enumerate(numbers):
+            entropy = [self.seed, epoch, AUGMENT_STREAM, number]
             seed = np.random.SeedSequence(entropy, spawn_key=key).generate_state(1)[0]
             self.pipeline.set_random_seed(int(seed))
             out[place] = self._checked(self.pipeline(image=images[place])["image"], out.shape[1:])
@@ -66,6 +77,13 @@ class PerImage:
             f"augment= must give uint8 images of shape {shape}, as it gets: leave out Normalize "
             "and ToTensorV2, which come afterwards, and changes of size"
         )
+
+
+def _parts(pipeline: A.BasicTransform | A.BaseCompose) -> Iterator[Any]:
+    """The pipeline and all transforms within it."""
+    yield pipeline
+    for inner in getattr(pipeline, "transforms", ()):
+        yield from _parts(inner)
 
 
 def albumentations_default(

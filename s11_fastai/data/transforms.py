@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -100,10 +101,11 @@ class PadCropFlip:
 
     def check(self, shape: tuple[int, int]) -> None:
         """Raise S11Error where images of (height, width) cannot be augmented so."""
-        if self.pad < 0 or not 0 <= self.hole <= min(shape):
+        whole = isinstance(self.pad, Integral) and isinstance(self.hole, Integral)
+        if not whole or self.pad < 0 or not 0 <= self.hole <= min(shape):
             raise S11Error(
                 f"{self} is nothing for images of {shape[0]}x{shape[1]}: pad must be 0 or more, "
-                "hole from 0 to the image's shorter side"
+                "hole from 0 to the image's shorter side, in whole pixels"
             )
 
 
@@ -116,7 +118,7 @@ class PaddedImages:
 
     def __init__(self, images: ImageSet, seed: int, how: PadCropFlip) -> None:
         self.images, self.seed, self.how = images, seed, how
-        self.shape: tuple[int, int] = images.train.images.shape[1:3]
+        self.shape = images.shape
         how.check(self.shape)
         self._newest: tuple[int, AugmentParams] | None = None  # an epoch and its parameters
 
@@ -141,13 +143,13 @@ class PaddedImages:
         Without `key`, each training image gets what the epoch has for it; with one, each place in
         the batch is sampled by itself, so that an image may stand in many and be any image.
         """
-        pad, n = self.how.pad, len(self.images.train.labels)
+        pad, places = self.how.pad, self.images.places_in_train(indices)
         if key:
             params = self._sample(len(indices), epoch, key)
         else:
-            params = self._of_epoch(n, epoch).take(indices)
-        if (indices < n).all():
-            crops = _crops(self.padded, indices, params, self.shape, pad)
+            params = self._of_epoch(len(self.images.train.labels), epoch).take(places)
+        if (places >= 0).all():
+            crops = _crops(self.padded, places, params, self.shape, pad)
         else:
             crops = pad_crop_flip(self.images.pixels_of(indices), params, pad)
         batch = to_batch(crops)
@@ -304,6 +306,11 @@ class BytesToFloat(IntToFloatTensor):
         super().__init__()
         self.deferred = deferred
 
+    @property
+    def int_to_float_tensor(self) -> BytesToFloat:
+        """What `dls.after_batch.int_to_float_tensor` finds, as with fastai's own."""
+        return self
+
     def encodes(self, x: TensorImage) -> TensorImage:
         return x if self.deferred or x.is_floating_point() else x.float().div_(self.div)
 
@@ -343,18 +350,33 @@ class NormalizeBytes(Normalize):
         super().__init__(means.float(), stds.float())
         self.statistics = tuple(mean), tuple(std)
         self.scale, self.shift = (1 / (255 * stds)).float(), (-means / stds).float()
+        self._enlarged: tuple[torch.Tensor, ...] | None = None
+
+    def __getstate__(self) -> dict:
+        """For a pickle: the statistics alone."""
+        return vars(self) | {"_enlarged": None}
+
+    @property
+    def normalize(self) -> NormalizeBytes:
+        """What `dls.after_batch.normalize` finds, as with fastai's own."""
+        return self
 
     def encodes(self, x: TensorImage) -> TensorImage:
         if x.is_floating_point():
             return super().encodes(x)
-        if self.scale.shape[-2:] != x.shape[-2:]:
-            # As large as a picture and in its order of memory: a broadcast over runs of three
-            # values, the channels of a pixel, cannot be vectorised.
-            self.scale, self.shift = (
-                values[..., :1, :1]
-                .expand(-1, -1, *x.shape[-2:])
-                .contiguous(memory_format=torch.channels_last)
+        scale, shift = self._like(x)
+        out = x.as_subclass(torch.Tensor).float()
+        return torch.addcmul(shift, out, scale, out=out)
+
+    def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Scale and shift as large as a picture and in its order of memory.
+
+        A broadcast over runs of three values, the channels of a pixel, cannot be vectorised.
+        """
+        kept = self._enlarged
+        if kept is None or (kept[0].shape[-2:], kept[0].device) != (x.shape[-2:], x.device):
+            kept = self._enlarged = tuple(
+                values.expand(-1, -1, *x.shape[-2:]).contiguous(memory_format=torch.channels_last)
                 for values in (self.scale, self.shift)
             )
-        out = x.as_subclass(torch.Tensor).float()
-        return torch.addcmul(self.shift, out, self.scale, out=out)
+        return kept

@@ -43,6 +43,15 @@ class Curve:
     log_x: bool = False
     marks: tuple[tuple[float, str], ...] = ()
 
+    @property
+    def fault(self) -> str:
+        """Why it cannot be drawn: without steps, or with the losses of an epoch that diverged."""
+        lines = self.lines.values()
+        if not all(len(line.y) for line in lines):
+            return "there are no values"
+        finite = all(math.isfinite(value) for line in lines for value in (*line.x, *line.y))
+        return "" if finite else "a value is NaN or infinite"
+
 
 def accuracy(records: Records) -> Curve | None:
     """The accuracy after each epoch, in percent; None before the first epoch is over."""
@@ -84,7 +93,7 @@ def schedule(records: Records) -> Curve | None:
         "epoch {:.2f}",
         "{:.3g}",
         x_range=(0, records.config["epochs"]),
-        y_range=(0, max(max(line.y) for line in lines.values())),
+        y_range=(0, max((y for line in lines.values() for y in line.y), default=0)),
     )
 
 
@@ -162,11 +171,11 @@ class Chart:
 
 
 def place(curve: Curve) -> Chart:
-    """Where everything of a curve lies; raises ValueError where a value is NaN or infinite."""
+    """Where everything of a curve lies; raises ValueError where it has a `fault`."""
     xs = [x for line in curve.lines.values() for x in line.x] + [x for x, _ in curve.marks]
     ys = [y for line in curve.lines.values() for y in line.y]
-    if not all(map(math.isfinite, [*xs, *ys])):
-        raise ValueError("a value is NaN or infinite")
+    if curve.fault:
+        raise ValueError(curve.fault)
     x_range = curve.x_range or (min(xs), max(xs))
     y_range = curve.y_range or (min(ys), max(ys))
     if y_range[0] == y_range[1]:

@@ -25,24 +25,23 @@ from s11_fastai.report import reference_log as reference
 from s11_fastai.report.curves import CURVES, Chart, place
 from s11_fastai.runs.records import Records
 from s11_fastai.runs.run import Follower, Run
-from s11_fastai.storage import write_atomically
+from s11_fastai.storage import Folder
+from s11_fastai.streams import one_line, printable
 
 State = Literal["running", "stopped", "finished"]
 
 
-def write_page(records: Records, state: State = "finished") -> Path:
-    """Write `report.html` beside the figures of a run, which it takes in: it asks for nothing else.
+def write_page(folder: Folder, records: Records, state: State = "finished") -> Path:
+    """Write `report.html` into the folder of a run, with its figures, and nothing else, inside it.
 
-    Whatever cannot be shown is left out, and the page says so. Raises OSError where the file cannot
-    be written, and nothing else.
+    Whatever cannot be shown is left out, and the page says so. Raises OSError and S11Error where
+    the file cannot be written, and nothing else.
     """
     try:
         page = _render(records, state)
     except Exception as error:
         page = _without_template(state, error)
-    path = records.path / "report.html"
-    write_atomically(path, page)
-    return path
+    return folder.write("report.html", page)
 
 
 class LivePage(Callback):
@@ -54,16 +53,17 @@ class LivePage(Callback):
 
     order = SaveCheckpoints.order + 2  # a run whose page can be read can be resumed
 
-    def __init__(self, records: Callable[[], Records]) -> None:
-        self.records = records
+    def __init__(self, folder: Folder, records: Callable[[], Records]) -> None:
+        self.folder, self.records = folder, records
 
     def before_fit(self) -> None:
         try:
-            write_page(self.records(), "running")
+            write_page(self.folder, self.records(), "running")
         except (OSError, S11Error):
             raise
         except Exception as error:
-            logging.getLogger(__name__).warning("the page was not written: %s", error)
+            why = one_line(str(error))
+            logging.getLogger(__name__).warning("the page was not written: %s", why)
 
     def after_epoch(self) -> None:
         self.before_fit()
@@ -85,28 +85,22 @@ class RunReport:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self.run is not None:
             with suppress(OSError, S11Error):  # what ended the run is what is to be said
-                write_page(self._records(), "stopped")
+                write_page(self.run.folder, self.run.records(), "stopped")
 
     def callbacks(self) -> list[Callback]:
         """What keeps the page up to date during the fit; the training images are drawn first."""
         if self.run is None:
             return []
-        pictures.draw_images(self.run.folder.path, self.run.learn)
-        return [LivePage(self._records)]
-
-    def _records(self) -> Records:
-        assert self.run is not None
-        self.run.folder.check()  # nothing is written into a folder that is another run's by now
-        return self.run.records()
+        pictures.draw_images(self.run.folder, self.run.learn)
+        return [LivePage(self.run.folder, self.run.records)]
 
     def draw(self, records: Records) -> Path:
         """All pictures and the page of a run whose training is over; where the page is."""
         assert self.run is not None
-        pictures.draw_records(records)
-        self.run.folder.check()
-        pictures.draw_predictions(records.path, self.run.learn, records.settings.seed)
-        self.run.folder.check()
-        return write_page(records)
+        folder = self.run.folder
+        pictures.draw_records(folder, records)
+        pictures.draw_predictions(folder, self.run.learn, records.settings.seed)
+        return write_page(folder, records)
 
 
 def embedded(picture: Path) -> str | None:
@@ -133,7 +127,7 @@ def _render(records: Records, state: State) -> str:
         pictures=shown,
         left_out=without + missing,
         reference=reference if records.is_cifar10 else None,
-        command=command_of(records.settings),
+        command=printable(command_of(records.settings)),
         command_to_resume=command_to_resume("FOLDER"),
     )
 
@@ -188,6 +182,8 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # The images' path is the one text of a record that may hold any letters.
+    environment.filters["printable"] = lambda value: printable(str(value))
     environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
     environment.filters["when"] = lambda t: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(t))
     return environment.get_template("report.html")

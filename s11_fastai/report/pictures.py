@@ -13,41 +13,42 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from s11_fastai import interpret, plots
+from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
 from s11_fastai.lr_bounds import half_depth
 from s11_fastai.report import curves
 from s11_fastai.report.predictions import prediction_rows
 from s11_fastai.runs.records import Records
 from s11_fastai.sources import ImageSet
-from s11_fastai.storage import write_atomically
+from s11_fastai.storage import Folder
 
 _LAYERS = ("prep", "layer1", "layer2", "layer3")
 _TARGET = 90.0  # the accuracy in percent that the assignment asks for on CIFAR-10
 
 
-def draw_images(run: Path, learn: S11Learner) -> None:
+def draw_images(folder: Folder, learn: S11Learner) -> None:
     """Write the pictures of the training images into the folder of a run."""
-    _draw(run, Inputs(learn))
+    _draw(folder, Inputs(learn))
 
 
-def draw_records(records: Records) -> None:
-    """Write the pictures of how training went, as far as it went, into the folder of the run."""
-    _draw(records.path, records)
+def draw_records(folder: Folder, records: Records) -> None:
+    """Write the pictures of how training went, as far as it went."""
+    _draw(folder, records)
 
 
-def draw_predictions(run: Path, learn: S11Learner, seed: int) -> None:
+def draw_predictions(folder: Folder, learn: S11Learner, seed: int) -> None:
     """Write the pictures of what the network says of the evaluated images, and their table."""
     found = Evaluation(learn, seed)
-    _draw(run, found)
+    _draw(folder, found)
     rows = prediction_rows(found.predictions, found.indices, found.names)
-    write_atomically(run / "predictions.csv", rows)
+    folder.write("predictions.csv", rows)
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(folder: Folder, name: str, figure: Figure) -> None:
     """Write a picture as a whole file, in the format that its name ends with."""
     image = io.BytesIO()
-    figure.savefig(image, format=path.suffix[1:].lower())
-    write_atomically(path, image.getvalue())
+    figure.savefig(image, format=Path(name).suffix[1:].lower())
+    folder.write(name, image.getvalue())
 
 
 class Inputs:
@@ -80,8 +81,11 @@ class Evaluation:
 
     @cached_property
     def predictions(self) -> interpret.Predictions:
-        """Those of all evaluated images."""
-        return interpret.predict(self.learn.model, self.learn.dls.valid)
+        """Those of all evaluated images; raises S11Error where the network gives NaN for one."""
+        found = interpret.predict(self.learn.model, self.learn.dls.valid)
+        if not np.isfinite(found.log_probabilities).all():
+            raise S11Error("the network gives no finite numbers: its weights are of no use")
+        return found
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -122,8 +126,8 @@ def marks_of(indices: np.ndarray) -> list[str]:
 
 
 def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
-    """Some of the evaluated images by their places: float32 (n, 3, H, W), normalised."""
-    loader = learn.dls.test_dl(learn.dls.valid.indices[chosen].tolist(), bs=len(chosen))
+    """Some of the evaluated images by their indices: float32 (n, 3, H, W), normalised."""
+    loader = learn.dls.test_dl(chosen.tolist(), bs=len(chosen))
     return loader.one_batch()[0].as_subclass(Tensor)
 
 
@@ -154,26 +158,31 @@ def _augmented(inputs: Inputs) -> Figure | None:
     return plots.plot_augmented(original, versions, augment.in_words, mark)
 
 
+def _drawable(curve: curves.Curve | None) -> curves.Curve | None:
+    """The curve, where there is one and it can be drawn; the page says why where it cannot."""
+    return None if curve is None or curve.fault else curve
+
+
 def _lr_find(records: Records) -> Figure | None:
-    if not (curve := curves.range_test(records)):
+    if not (curve := _drawable(curves.range_test(records))):
         return None
     line, ((lr_min, _), (lr_max, _)) = curve.lines["valid"], curve.marks
     return plots.plot_lr_find(line.x, line.y, lr_min, lr_max, half_depth(line.y))
 
 
 def _schedule(records: Records) -> Figure | None:
-    if not (curve := curves.schedule(records)):
+    if not (curve := _drawable(curves.schedule(records))):
         return None
     return plots.plot_schedule(curve.lines["valid"].x, curve.lines["valid"].y)
 
 
 def _loss(records: Records) -> Figure | None:
-    curve = curves.loss(records)
+    curve = _drawable(curves.loss(records))
     return plots.plot_loss(curve.lines["train"], curve.lines["valid"]) if curve else None
 
 
 def _accuracy(records: Records) -> Figure | None:
-    if not (curve := curves.accuracy(records)):
+    if not (curve := _drawable(curves.accuracy(records))):
         return None
     target = _TARGET if records.is_cifar10 else None
     return plots.plot_accuracy(curve.lines["train"], curve.lines["valid"], target)
@@ -306,9 +315,9 @@ PICTURES: tuple[Picture, ...] = (
 )
 
 
-def _draw(run: Path, source: Inputs | Records | Evaluation) -> None:
+def _draw(folder: Folder, source: Inputs | Records | Evaluation) -> None:
     for picture in PICTURES:
         if isinstance(source, picture.source):
             figure = picture.draw(source)
             if figure is not None:
-                write_figure(run / "figures" / f"{picture.name}.png", figure)
+                write_figure(folder.sub("figures"), f"{picture.name}.png", figure)

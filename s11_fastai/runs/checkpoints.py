@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from s11_fastai.errors import S11Error
-from s11_fastai.storage import Damaged, pack, read_tensors, unpack, write_tensors
+from s11_fastai.runs.schema import shown
+from s11_fastai.storage import Damaged, Folder, pack, read_tensors, unpack
 
 FORMAT = "s11-checkpoint-2"
 
@@ -17,8 +18,9 @@ class Checkpoints:
     its file. `damaged` has a word on each file that `newest` passed over.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path | Folder) -> None:
+        self.folder = path if isinstance(path, Folder) else Folder(path)
+        self.path = self.folder.path
         self.good: list[str] = []
         self.damaged: list[str] = []
 
@@ -26,27 +28,33 @@ class Checkpoints:
         """Write a state and let all but the last one before it go. Raises OSError."""
         name = f"epoch-{state['epoch']:06d}-batch-{state['batch']:06d}.safetensors"
         tensors, values = pack(state)
-        write_tensors(self.path / name, tensors, {"format": FORMAT, "state": values})
+        self.folder.write_tensors(name, tensors, {"format": FORMAT, "state": values})
         self.good = [*[kept for kept in self.good if kept != name][-1:], name]
-        for file in self._files():
-            if file.name not in self.good:
-                file.unlink(missing_ok=True)
+        self.folder.remove(*(old for old in self.names() if old not in self.good))
+
+    def remove(self) -> None:
+        """Let all of them go, and their folder where nothing else is in it. Raises OSError."""
+        self.good = []
+        if self.path.exists():
+            self.folder.remove(*self.names())
+            self.folder.remove_if_empty()
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state that is whole, or None where there is no file.
 
         Raises S11Error where no file is whole, or the newest that is has another format.
         """
-        self.damaged, files = [], self._files()
-        while files:
+        self.folder.check()  # what cannot be written to need not be read
+        self.damaged, names = [], self.names()
+        while names:
             try:
-                tensors, values = read_tensors(files[-1])
-            except Damaged as error:
+                tensors, values = read_tensors(self.path / names[-1])
+            except (Damaged, OSError) as error:
                 self.damaged.append(str(error))
-                files.pop()
+                names.pop()
                 continue
-            self.good = [kept.name for kept in files[-2:]]
-            return self._state(files[-1], tensors, values)
+            self.good = names[-2:]
+            return self._state(self.path / names[-1], tensors, values)
         if self.damaged:
             raise S11Error(
                 f"{self.path} holds no checkpoint that can be read ({'; '.join(self.damaged)}): "
@@ -58,15 +66,16 @@ class Checkpoints:
         found = values.get("format") if isinstance(values, dict) else None
         if found != FORMAT:
             raise S11Error(
-                f"{file} has format {found!r}, and this version reads {FORMAT!r}: go on with "
+                f"{file} has format {shown(found)}, and this version reads {FORMAT!r}: go on with "
                 "the version that began the run, or choose another folder"
             )
         try:
             return dict(unpack(tensors, values["state"]))
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise S11Error(
                 f"{file} is no checkpoint of a fit ({type(error).__name__}): choose another folder"
             ) from error
 
-    def _files(self) -> list[Path]:
-        return sorted(self.path.glob("epoch-*-batch-*.safetensors"))
+    def names(self) -> list[str]:
+        """Those of all files, from the oldest to the newest."""
+        return sorted(file.name for file in self.path.glob("epoch-*-batch-*.safetensors"))

@@ -1,9 +1,11 @@
 """Opening a run again, finished or interrupted, without training and without unpickling."""
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any
 
 import torch
 from fastcore.foundation import L
@@ -16,16 +18,22 @@ from s11_fastai.learner import S11Learner, s11_learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import Records, read_records
+from s11_fastai.runs.schema import WAY_BACK
 from s11_fastai.runs.settings import Settings
+from s11_fastai.runs.weights import check_numbers, network_without_room, shapes_of
+from s11_fastai.runs.whole import WEIGHTS, Which
 from s11_fastai.sources import ImageSet, load_images
 from s11_fastai.sources.digits import load_digits
-from s11_fastai.storage import Damaged, read_tensors
+from s11_fastai.sources.imageset import MAX_CLASSES
+from s11_fastai.storage import Damaged, read_tensors, shapes_in
+
+_LAST = "fc.bias"  # one value a class
 
 
 def load_run(
     path: str | Path,
     *,
-    weights: Literal["final", "best"] = "final",
+    weights: Which = "final",
     data: str | Path | None = None,
     device: str | None = None,
 ) -> S11Learner:
@@ -37,20 +45,18 @@ def load_run(
     S11Error for a folder that holds no run, other images, and weights that are missing, damaged or
     of another network.
     """
-    if weights not in ("final", "best"):
+    if weights not in WEIGHTS:
         raise S11Error(f'weights= must be "final" or "best", not {weights!r}')
     records = read_records(Path(path))
-    state = _weights(records, weights)
-    settings = records.settings
+    settings, state = records.settings, _weights(records, weights)
     images = _images(records, settings.data if data is None else data)
-    learn = learner_of(settings, images, pick_device(device))
-    try:
-        learn.model.load_state_dict(state)
-    except RuntimeError as error:
+    if len(images.classes) != len(state[_LAST]):
         raise S11Error(
-            f"{path} has weights of another network than width {settings.width} and {learn.dls.c} "
-            "classes make: its files do not belong together"
-        ) from error
+            f"{path} has weights for {len(state[_LAST])} classes, and the images have "
+            f"{len(images.classes)}: its files do not belong together"
+        )
+    learn = learner_of(settings, images, pick_device(device))
+    learn.model.load_state_dict(state)
     # As it was trained: the other order of memory gives other last digits.
     learn.model.eval().to(learn.dls.device).to(memory_format=torch.channels_last)
     _fill_recorder(learn, records)
@@ -75,7 +81,7 @@ def _images(records: Records, data: str | Path | None) -> ImageSet:
         raise S11Error(
             f"the images of {records.path} are not at {data}: give `data`, where they are now"
         )
-    images = load_images(data)
+    images = load_images(data, size=records.settings.resize)
     expected = records.env.get("data_fingerprint")
     if data == "digits" and expected != images.fingerprint:
         images = load_digits(smooth=False)  # a run of version 0.1.0
@@ -88,20 +94,46 @@ def _images(records: Records, data: str | Path | None) -> ImageSet:
     return images.hold_out(holdout) if holdout else images
 
 
-def _weights(records: Records, which: str) -> dict[str, Tensor]:
-    name = "best.safetensors" if which == "best" else "model.safetensors"
-    path = records.path / name
+def _weights(records: Records, which: Which) -> dict[str, Tensor]:
+    """The weights, which are finite, and of a network as wide as the settings say."""
+    path = records.path / WEIGHTS[which]
     try:
-        if path.exists():
-            return {key: value.clone() for key, value in read_tensors(path)[0].items()}
-        found = None if which == "best" else Checkpoints(records.path / "checkpoint").newest()
+        if path.is_file():
+            _check_shapes(records, shapes_in(path))
+            weights = read_tensors(path)[0]
+        elif records.results:
+            raise S11Error(f"{path} is missing: {WAY_BACK}")
+        elif which == "best" or not (found := Checkpoints(records.path / "checkpoint").newest()):
+            raise S11Error(f"{records.path} has no {which} weights yet: finish the run first")
+        else:
+            weights = _in_checkpoint(records, found)
+            _check_shapes(records, {key: tuple(each.shape) for key, each in weights.items()})
     except Damaged as error:
+        raise S11Error(f"{records.path}: {error}: {WAY_BACK}") from error
+    try:
+        check_numbers(weights)
+    except ValueError as error:
+        raise S11Error(f"{records.path} has weights that are of no use: {error}") from error
+    return {key: value.clone() for key, value in weights.items()}
+
+
+def _in_checkpoint(records: Records, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    learner = state.get("learner")
+    weights = learner.get("model") if isinstance(learner, dict) else None
+    if isinstance(weights, dict) and all(isinstance(each, Tensor) for each in weights.values()):
+        return weights
+    raise S11Error(f"{records.path} has a checkpoint without weights: choose another folder")
+
+
+def _check_shapes(records: Records, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise S11Error where these are not the shapes of the run's network, before there is one."""
+    width, n_classes = records.settings.width, (shapes.get(_LAST) or (0,))[0]
+    is_one = 1 <= n_classes <= MAX_CLASSES
+    if not is_one or shapes != shapes_of(network_without_room(n_classes, width)):
         raise S11Error(
-            f"{records.path}: {error}; resuming the run makes it again where there is a checkpoint"
-        ) from error
-    if not found:
-        raise S11Error(f"{records.path} has no {which} weights yet: finish the run first")
-    return found["learner"]["model"]
+            f"{records.path} has weights of another network than width {width} makes: its files do "
+            "not belong together"
+        )
 
 
 def _fill_recorder(learn: S11Learner, records: Records) -> None:
@@ -118,5 +150,5 @@ def _fill_recorder(learn: S11Learner, records: Records) -> None:
     for row in records.history:
         end = row.epoch * per_epoch
         recorder.iters.append(end)
-        smoothed = recorder.losses[end - 1].item()
+        smoothed = recorder.losses[end - 1].item() if end else math.nan
         recorder.values.append(L(smoothed, row.valid_loss, row.valid_accuracy))

@@ -1,19 +1,20 @@
 """The place of a run: its default name, whether it is free, and who is writing there."""
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from torch import Tensor
 
+from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import DivergedError, S11Error, Stopped
-from s11_fastai.runs.records import holds_run, read_results
-from s11_fastai.storage import is_unfinished, sweep, write_atomically, write_tensors
+from s11_fastai.runs.checkpoints import Checkpoints
+from s11_fastai.runs.records import check_holds_run, holds_run, read_results
+from s11_fastai.runs.whole import read_all
+from s11_fastai.storage import Folder, is_unfinished, sweep
 
 _LOCK, _PID = ".lock", ".pid"
 
@@ -25,34 +26,18 @@ def default_path(data: str | None) -> Path:
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{slug}"
 
 
-class RunFolder:
+class RunFolder(Folder):
     """A run's folder while this process holds it: all that a run writes passes through here.
 
-    `begun` says whether a run has begun there; `results` are those of a run that is finished.
-    Other processes than the main one hold nothing and write nothing.
+    `begun` says whether a run has begun there; `finished` is the last word on one that is over, and
+    `flaw` is what is wrong with one that must be brought to its end again. Other processes than the
+    main one hold nothing and write nothing.
     """
 
-    def __init__(self, path: Path, holds_run: bool = False, results: dict | None = None) -> None:
-        self.path, self.begun, self.results = path, holds_run, results
+    def __init__(self, path: Path, finished: str = "") -> None:
+        super().__init__(path)
+        self.begun, self.finished, self.flaw = holds_run(path), finished, ""
         self._lock = _identity(path / _LOCK)
-
-    def write(self, name: str, data: bytes | str) -> None:
-        """Write a file of the folder, whole or not at all. Raises as `check`, and OSError."""
-        self.check()
-        write_atomically(self.path / name, data)
-
-    def write_json(self, name: str, value: Mapping) -> None:
-        self.write(name, json.dumps(value, indent=2) + "\n")
-
-    def write_tensors(self, name: str, tensors: Mapping[str, Tensor], about: object = None) -> None:
-        self.check()
-        write_tensors(self.path / name, tensors, about)
-
-    def remove(self, *names: str) -> None:
-        """Take files away, where they are there."""
-        self.check()
-        for name in names:
-            (self.path / name).unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise S11Error where the folder is gone, or is another run's by now.
@@ -69,30 +54,61 @@ def claim(path: Path, *, resume: bool = False, is_main: bool = True) -> Iterator
     """The folder of a run that is to begin there, or with `resume` to go on.
 
     The main process holds it against a second run until the block's end; the system lets go of a
-    dead process's lock. A folder in which nothing was begun is taken away again. Raises S11Error
-    where another run holds it, where it is not free, and where it cannot be made. An error that
-    ends the block says, in `run_folder`, where to go on.
+    dead process's lock. A folder in which nothing was begun is taken away again. A finished run of
+    which something is missing or damaged goes on from its checkpoint, where it has one. Raises
+    S11Error where another run holds the folder, where it is not free, and where it cannot be made.
+    An error that ends the block says, in `run_folder`, where to go on.
     """
     if not is_main:
         yield RunFolder(path)
         return
-    if resume and (results := read_results(path)):
-        yield RunFolder(path, holds_run=True, results=results)
+    results = read_results(path) if resume else None
+    flaw = _flaw_of(path) if results else ""
+    if results and not (flaw and Checkpoints(path / "checkpoint").names()):
+        yield RunFolder(path, _last_word(path, results, flaw))
         return
     _check_place(path)
-    with locked(path):
-        if not (resume and holds_run(path)):
+    with locked(path) as folder:
+        folder.flaw = flaw
+        if not (resume and folder.begun):
             _check_free(path)
         try:
-            yield RunFolder(path, holds_run(path))
+            yield folder
         except (OSError, Stopped, DivergedError) as error:
             if holds_run(path):
                 error.run_folder = path  # type: ignore[union-attr]
             raise
 
 
+def _flaw_of(path: Path) -> str:
+    """What is wrong with the folder of a finished run; nothing where all can be read."""
+    try:
+        read_all(path)
+    except (S11Error, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _last_word(path: Path, results: dict, flaw: str) -> str:
+    """What there is to say of a finished run, once what its process may have left is gone."""
+    left = [name for name in ("checkpoint", _PID) if (path / name).exists()]
+    if left and not flaw:
+        with suppress(OSError, S11Error), locked(path) as folder:
+            Checkpoints(folder.sub("checkpoint")).remove()
+    return f"{path} is finished: {summary(results)}" + (f"\n{flaw}" if flaw else "")
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def opened(path: Path) -> Iterator[RunFolder]:
+    """The folder of a run that is there, held to write into. Raises S11Error where none is."""
+    check_holds_run(path)
+    with locked(path) as folder:
+        yield folder
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[RunFolder]:
+    """A folder that is made where there is none, held against other processes."""
     made = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / _LOCK)
@@ -102,19 +118,22 @@ def locked(path: Path) -> Iterator[None]:
         raise S11Error(
             f"{path} is in use by {_holder(path)}: wait for it, stop it, or choose another folder"
         ) from None
+    folder = RunFolder(path)
     try:
         with suppress(OSError):  # a full disk: the number is for people only
-            write_atomically(path / _PID, str(os.getpid()))
+            folder.write(_PID, str(os.getpid()))
         sweep(path, older_than=0)
-        yield
+        yield folder
     finally:
-        with suppress(OSError):
-            (path / _PID).unlink(missing_ok=True)
-            if not holds_run(path):
-                (path / _LOCK).unlink()
-                for place in made:
-                    place.rmdir()
-        lock.release()
+        try:
+            with suppress(OSError, S11Error):  # where it is another run's by now, so are these
+                folder.remove(_PID)
+                if not holds_run(path):
+                    folder.remove(_LOCK)
+                    for place in made:
+                        place.rmdir()
+        finally:
+            lock.release()
 
 
 def _check_place(path: Path) -> None:

@@ -2,25 +2,33 @@
 
 import csv
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from s11_fastai.callbacks.recording import EpochRow, StepRow, best_of
 from s11_fastai.errors import S11Error
 from s11_fastai.lr_bounds import LRBounds
+from s11_fastai.runs.schema import (
+    BOUNDS,
+    CHECKPOINT,
+    ENV,
+    FIT,
+    HISTORY,
+    MAX_TABLE,
+    RESULTS,
+    STEPS,
+    check_fields,
+    check_kinds,
+    damaged,
+    read_json,
+    read_whole,
+    shown,
+)
 from s11_fastai.runs.settings import Settings, read_config
-
-_RESULTS = {
-    "params": int,
-    "final_accuracy": float,
-    "best_accuracy": float,
-    "best_epoch": int,
-    "data": str,
-    "evaluated_on": str,
-}
 
 
 @dataclass(frozen=True)
@@ -74,57 +82,119 @@ def holds_run(path: Path) -> bool:
     return (path / "config.json").exists()
 
 
-def read_records(path: Path) -> Records:
-    """The records in a run folder; raises S11Error for a folder that holds no run, or a damaged."""
+def check_holds_run(path: Path) -> None:
+    """Raise S11Error for a folder that holds no run."""
     if not holds_run(path):
         raise S11Error(f"{path} holds no run: give a folder that experiments/run.py has made")
-    settings, env = read_config(path), readable(path / "env.json")
+
+
+def read_records(path: Path) -> Records:
+    """The records in a run folder, whatever state the run is in: what is not there yet is no error.
+
+    Raises S11Error, naming the file and the field, where something else stands in a record than
+    `schema` says, and for a folder that holds no run.
+    """
+    check_holds_run(path)
+    settings, env = read_config(path), read_json(path / "env.json", ENV, required=False) or {}
+    results = _results(path)
     history, steps = from_csv(EpochRow, path / "history.csv"), from_csv(StepRow, path / "steps.csv")
-    images = env.get("train_images")
-    if type(images) is int and images > 0:
-        # A stop may have come between the two files: the epochs that both have are whole.
-        per_epoch = -(-images // settings.bs)
-        epochs = min(len(history), len(steps) // per_epoch)
-        history, steps = history[:epochs], steps[: epochs * per_epoch]
+    epochs = _whole_epochs(path, settings, env, results, len(history), len(steps))
     return Records(
         path=path,
         settings=settings,
         env=env,
-        bounds=read_bounds(path),
-        history=history,
+        bounds=_bounds(path),
+        history=history[:epochs],
         steps=steps,
-        results=read_results(path),
+        results=results,
     )
 
 
+# A run that goes on from its checkpoint writes its records again: damaged ones count as none there.
+
+
 def read_results(path: Path) -> dict | None:
-    """The results of the run in a folder, or None where it has not come to its end."""
-    results = readable(path / "results.json")
-    sound = all(type(results.get(name)) is kind for name, kind in _RESULTS.items())
-    return results if sound else None
-
-
-def readable(path: Path) -> dict:
-    """The values of a JSON file; none where it is missing or damaged."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    """The results of the run in a folder; None where it has not come to its end or is damaged."""
+    with suppress(OSError, S11Error):
+        return _results(path)
+    return None
 
 
 def read_bounds(path: Path) -> LRBounds | None:
-    """The bounds of the run in a folder, or None where they have not been found yet."""
-    found = readable(path / "lr_bounds.json")
+    """The bounds of the run in a folder; None where they are not there yet or are damaged."""
+    with suppress(OSError, S11Error):
+        return _bounds(path)
+    return None
+
+
+def readable(path: Path) -> dict:
+    """The values of `env.json`; none where it is missing or damaged."""
+    with suppress(OSError, S11Error):
+        return read_json(path, ENV, required=False) or {}
+    return {}
+
+
+def _results(path: Path) -> dict | None:
+    return read_json(path / "results.json", RESULTS)
+
+
+def _bounds(path: Path) -> LRBounds | None:
+    file = path / "lr_bounds.json"
+    found = read_json(file, BOUNDS)
     try:
-        low, high = float(found["lr_min"]), float(found["lr_max"])
-        lrs, losses = (tuple(map(float, found[name])) for name in ("lrs", "losses"))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return LRBounds(low, high, lrs, losses) if 0 < low < high and len(lrs) == len(losses) else None
+        return None if found is None else bounds_from(found)
+    except ValueError as error:
+        raise damaged(file, str(error)) from error
+
+
+def bounds_from(values: object) -> LRBounds:
+    """The bounds that such values describe; raises ValueError where they describe none."""
+    check_fields(values, BOUNDS)
+    fields = cast(dict, values)
+    lrs, losses = (tuple(map(float, fields[name])) for name in ("lrs", "losses"))
+    bounds = LRBounds(float(fields["lr_min"]), float(fields["lr_max"]), lrs, losses)
+    if bounds.lr_min >= bounds.lr_max:
+        raise ValueError("'lr_min' must be below 'lr_max'")
+    if len(lrs) != len(losses) or len(lrs) == 1:
+        raise ValueError("'lrs' and 'losses' must be of one length, and not of 1")
+    if any(low >= high for low, high in pairwise(lrs)):
+        raise ValueError("'lrs' must grow")
+    return bounds
+
+
+def check_state(state: Mapping[str, Any]) -> None:
+    """Raise ValueError where what a checkpoint holds is not the state of a run."""
+    check_kinds(state, CHECKPOINT)
+    check_kinds(state["learner"], FIT)
+    check_fields(state["env"], ENV, required=False)
+    bounds_from(state["bounds"])
+
+
+def _whole_epochs(
+    path: Path, settings: Settings, env: dict, results: dict | None, epochs: int, steps: int
+) -> int:
+    """How many epochs both tables have, whose rows are given.
+
+    A stop may have come between the two files of an epoch. A finished run may be published without
+    its steps. Raises S11Error where the tables do not belong together.
+    """
+    planned, finished = settings.epochs, results is not None
+    if results and results["best_epoch"] > planned:
+        raise damaged(path / "results.json", f"'best_epoch' is not among {planned:,} epochs")
+    if epochs > planned or (finished and epochs not in (0, planned)):
+        raise damaged(path / "history.csv", f"it has {epochs:,} of {planned:,} epochs")
+    if not steps:
+        return epochs if finished else 0
+    images = env.get("train_images")  # which the first versions did not note
+    per_epoch = -(-images // settings.bs) if images else max(steps // max(epochs, 1), 1)
+    both, rest = divmod(steps, per_epoch)
+    if rest or not 0 <= epochs - both <= (0 if finished else 1):
+        raise damaged(path / "steps.csv", f"{steps:,} steps are not those of {epochs:,} epochs")
+    return both
 
 
 Row = TypeVar("Row", EpochRow, StepRow)
+_COLUMNS = {EpochRow: HISTORY, StepRow: STEPS}
 
 
 def to_csv(kind: type[Row], rows: Sequence[Row]) -> str:
@@ -138,16 +208,36 @@ def to_csv(kind: type[Row], rows: Sequence[Row]) -> str:
 
 def from_csv(kind: type[Row], path: Path) -> list[Row]:
     """The rows in a file, none where there is no file; raises S11Error where it is damaged."""
-    if not path.exists():
-        return []
     try:
-        with path.open(newline="") as file:
-            header, *rows = csv.reader(file)
-            if tuple(header) != kind._fields:
-                raise ValueError(f"its header is {header}")
-            return [kind(int(first), *map(float, rest)) for first, *rest in rows]
-    except (ValueError, TypeError, csv.Error) as error:
-        raise S11Error(
-            f"{path} is damaged ({error}): resuming the run writes it again where there is a "
-            "checkpoint"
-        ) from error
+        content = read_whole(path, MAX_TABLE)
+        return [] if content is None else _rows(kind, content)
+    except (ValueError, csv.Error) as error:
+        raise damaged(path, str(error)) from error
+
+
+def _rows(kind: type[Row], content: str) -> list[Row]:
+    header, *lines = csv.reader(io.StringIO(content)) if content else [[]]
+    if tuple(header) != kind._fields:
+        raise ValueError(f"its header is {shown(header)}")
+    if not content.endswith("\n"):
+        raise ValueError("its last row is cut short")
+    rows = [_row(kind, line) for line in lines]
+    first = 0 if kind is StepRow else 1
+    for i, row in enumerate(rows, first):
+        if row[0] != i:
+            raise ValueError(f"{kind._fields[0]} {row[0]:,} stands where {i:,} should")
+    return rows
+
+
+def _row(kind: type[Row], line: list[str]) -> Row:
+    columns = _COLUMNS[kind]
+    if len(line) != len(columns):
+        raise ValueError(f"a row has {len(line):,} values and not {len(columns)}")
+    try:
+        row = kind(int(line[0]), *map(float, line[1:]))
+    except ValueError:
+        raise ValueError(f"a row is {shown(line)}, not numbers") from None
+    for value, (name, check) in zip(row, columns.items(), strict=True):
+        if not check.holds(value):
+            raise ValueError(f"{name!r} must be {check.words}, not {shown(value)}")
+    return row

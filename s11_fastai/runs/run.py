@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from fastai.torch_core import get_model
 
 from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints, check_network
 from s11_fastai.callbacks.distributed import Processes, ShardBatches, check_shards
-from s11_fastai.callbacks.progress import EpochTable, StepBar, TimeEstimate, say, summary
+from s11_fastai.callbacks.progress import EpochTable, StepBar, TimeEstimate, summary
 from s11_fastai.callbacks.recording import EpochRow, RecordEpochs, StepRow, best_of
 from s11_fastai.callbacks.stopping import StopOnDivergence, StopOnSignal
 from s11_fastai.environment import environment
@@ -22,11 +23,13 @@ from s11_fastai.learner import S11Learner, n_parameters
 from s11_fastai.lr_bounds import RANGE_TEST_STEPS, LRBounds
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.lock import RunFolder
-from s11_fastai.runs.records import Records, read_bounds, readable, to_csv
+from s11_fastai.runs.records import Records, bounds_from, check_state, read_bounds, readable, to_csv
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.runs.weights import Classifier
+from s11_fastai.runs.whole import read_all
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import ImageSet
+from s11_fastai.streams import say
 
 
 def start_run(
@@ -113,7 +116,7 @@ class Run(Follower):
         self.best_weights: dict[str, torch.Tensor] = {}
         self.record = RecordEpochs(self._write_epoch)
         self.saver = SaveCheckpoints(self._write_checkpoint, checkpoint_minutes)
-        self.checkpoints = Checkpoints(folder.path / "checkpoint")
+        self.checkpoints = Checkpoints(folder.sub("checkpoint"))
 
     # Beginning, or going on.
 
@@ -128,21 +131,37 @@ class Run(Follower):
         if state is None:
             self._refuse(wrong + self._other_images(readable(path / "env.json")))
             if (path / "history.csv").exists():
-                raise S11Error(f"{path} has lost its checkpoints: choose another folder")
+                raise S11Error(
+                    f"{path} has lost its checkpoints, and results.json, which ends a run: bring "
+                    "one back from a copy, or choose another folder"
+                )
             self._write_config()
             self.bounds = read_bounds(path)
             return []
-        before, own = state["env"], Settings.from_dict(state["settings"])
-        wrong += [word for word in own.differences(self.settings) if word not in wrong]
-        self._refuse(wrong + self._other_images(before))
-        check_network(self.learn.model, state["learner"])
-        self._load_state_dict(state)
+        try:
+            before = self._go_on(state, wrong)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:  # a stranger's
+            raise S11Error(
+                f"{path} has a checkpoint that is not one of a run ({type(error).__name__}: "
+                f"{error}): choose another folder"
+            ) from error
         changed = self._note_changes(before)
         self._write_config()
         skipped = [
             f"{word}; going on from the checkpoint before it" for word in self.checkpoints.damaged
         ]
-        return [*skipped, *changed, f"going on after {self.steps_done:,} steps"]
+        flaw = [self.folder.flaw] if self.folder.flaw else []
+        return [*flaw, *skipped, *changed, f"going on after {self.steps_done:,} steps"]
+
+    def _go_on(self, state: Mapping[str, Any], wrong: list[str]) -> dict[str, Any]:
+        """Load a checkpoint; the environment it was made in. `wrong` is what differs already."""
+        check_state(state)
+        before, own = state["env"], Settings.from_dict(state["settings"])
+        wrong = wrong + [w for w in own.differences(self.settings) if w not in wrong]
+        self._refuse(wrong + self._other_images(before))
+        check_network(self.learn.model, state["learner"])
+        self._load_state_dict(state)
+        return before
 
     @property
     def steps_done(self) -> int:
@@ -162,8 +181,7 @@ class Run(Follower):
                 with self.learn.added_cbs([bar, self.estimate]):
                     self.bounds = find()
             except S11Error:  # there can be no run: take back what begins one
-                for name in ("env.json", "config.json"):
-                    (self.folder.path / name).unlink(missing_ok=True)
+                self.folder.remove("env.json", "config.json")
                 raise
             self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         say(f"lr from {self.bounds.lr_min:.3g} up to {self.bounds.lr_max:.3g} and back")
@@ -181,17 +199,35 @@ class Run(Follower):
     def finish(self, draw: Callable[[Records], Path | None] = lambda _: None) -> None:
         """Write the final weights, let `draw` make the pictures, and `results.json` last of all.
 
-        `draw` gives the page to look at, where there is one. Where a signal ended training before
-        its end, raise Stopped.
+        `draw` gives the page to look at, where there is one. The checkpoints go once all else has
+        been read back. Where a signal ended training before its end, raise Stopped.
         """
         super().finish()
         weights = self.learn.model.state_dict()
         self.folder.write_tensors("model.safetensors", weights, self.about)
         results = self._results(self.record.history)
         page = draw(replace(self.records(), results=results))
+        self._read_back()
         self.folder.write_json("results.json", results)
+        with suppress(OSError):  # a finished run that is looked at again lets them go
+            self.checkpoints.remove()
         look = f"; the page is {page}" if page else ""
         say(f"{summary(results)}\neverything is in {self.folder.path}{look}")
+
+    def _read_back(self) -> None:
+        """Raise S11Error where the folder does not hold what was written there."""
+        path = self.folder.path
+        records, *weights = read_all(path)
+        own = self.learn.model.state_dict(), self.best_weights
+        same = all(
+            theirs.keys() == ours.keys() and all(t.equal(ours[k].cpu()) for k, t in theirs.items())
+            for theirs, ours in zip(weights, own, strict=True)
+        )
+        if not same or records != self.records():
+            raise S11Error(
+                f"{path} does not hold what was written there: look at the disk, and whether "
+                "somebody changes files there, then give `resume`"
+            )
 
     def records(self) -> Records:
         """What the run has recorded so far; it has no results yet."""
@@ -242,7 +278,6 @@ class Run(Follower):
         self.folder.write("steps.csv", to_csv(StepRow, self.record.steps))
 
     def _write_checkpoint(self, learner: dict[str, Any]) -> None:
-        self.folder.check()
         self.checkpoints.write(self._state_dict(learner))
 
     def _state_dict(self, learner: dict[str, Any]) -> dict[str, Any]:
@@ -259,10 +294,10 @@ class Run(Follower):
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Be where the checkpoint is, the records on disk included."""
+        self.folder.remove("results.json")  # which says that all else is there
         self.state, self.best_weights = state["learner"], state["best"]
         self.record.load_state_dict(state["learner"]["callbacks"][self.record.name])
-        values = state["bounds"]
-        self.bounds = LRBounds(**values | {k: tuple(values[k]) for k in ("lrs", "losses")})
+        self.bounds = bounds_from(state["bounds"])
         self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         if self.record.history:
             self.folder.write_tensors("best.safetensors", self.best_weights, self.about)

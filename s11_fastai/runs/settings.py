@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 from s11_fastai.errors import S11Error
+from s11_fastai.runs.schema import (
+    LOGIT_SCALE,
+    MAX_EPOCHS,
+    MAX_IMAGES,
+    SEED,
+    WIDTH,
+    Check,
+    between,
+    is_number,
+    number,
+    one_of,
+    parsed,
+    shown,
+    text,
+    whole,
+)
+from s11_fastai.streams import printable
+
+_PATH = Check(
+    "a path of at most 4,096 letters",
+    lambda value: type(value) is str and len(value) <= 4_096 and "\0" not in value,
+)
+# A little within what records may hold: a schedule rounds.
+_LR = number(1e-20, 1e5)
+_BELOW_1 = Check("a number from 0 and below 1", lambda value: is_number(value) and 0 <= value < 1)
+# The network halves it three times.
+_SIDE = Check(
+    "a multiple of 8 from 32 to 1,024",
+    lambda value: type(value) is int and 32 <= value <= 1_024 and not value % 8,
+)
 
 _PEAK = 5 / 24  # the assignment's
 
 
-class Check(NamedTuple):
-    """What a value must be, in words and as a test."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-def _at_least(least: int) -> Check:
-    return Check(f"must be {least} or more", lambda value: value >= least)
-
-
-_ABOVE_0 = Check("must be a number above 0", lambda value: 0 < value < math.inf)
-_FROM_0 = Check("must be 0 or more", lambda value: 0 <= value < math.inf)
-_IN_0_1 = Check("must lie between 0 and 1", lambda value: 0 < value < 1)
-_BELOW_1 = Check("must be 0 or more and below 1", lambda value: 0 <= value < 1)
-_SEED = Check("must be 0 or more and below 2**63", lambda value: 0 <= value < 2**63)
-
-
-def _one_of(*names: str) -> Check:
-    return Check(f"must be one of {', '.join(names)}", lambda value: value in names)
-
-
-def _setting(
-    default: Any, words: str, check: Check | None = None, *, may_change: bool = False
-) -> Any:
+def _setting(default: Any, words: str, check: Check, *, may_change: bool = False) -> Any:
     about = {"words": words, "check": check, "may_change": may_change}
     return field(default=default, metadata=about)
 
@@ -55,40 +59,44 @@ class Settings:
 
     data: str | None = _setting(
         None,
-        "a folder or archive of 32x32 images, or 'digits' (default: CIFAR-10)",
+        "a folder or archive of images, or 'digits' (default: CIFAR-10)",
+        _PATH,
         may_change=True,
     )
-    epochs: int = _setting(24, "passes over the training images", _at_least(1))
-    bs: int = _setting(512, "images a batch", _at_least(1))
-    width: int = _setting(64, "channels of the first layer", _at_least(1))
-    seed: int = _setting(0, "random seed of weights, order and augmentation", _SEED)
+    epochs: int = _setting(24, "passes over the training images", whole(1, MAX_EPOCHS))
+    bs: int = _setting(512, "images a batch", whole(1, 1_000_000))
+    width: int = _setting(64, "channels of the first layer", WIDTH)
+    seed: int = _setting(0, "random seed of weights, order and augmentation", SEED)
     lr_min: float | None = _setting(
-        None, "lr at both ends of the cycle (default: by the range test)", _ABOVE_0
+        None, "lr at both ends of the cycle (default: by the range test)", _LR
     )
-    lr_max: float | None = _setting(None, "lr at the peak (default: by the range test)", _ABOVE_0)
+    lr_max: float | None = _setting(None, "lr at the peak (default: by the range test)", _LR)
     peak_epoch: int | None = _setting(
-        None, "the peak comes after this epoch (default: 5 of 24, in proportion)", _at_least(1)
+        None,
+        "the peak comes after this epoch (default: 5 of 24, in proportion)",
+        whole(1, MAX_EPOCHS),
     )
-    momentum: float = _setting(0.9, "Nesterov momentum of SGD", _IN_0_1)
-    wd: float = _setting(5e-4, "weight decay of every parameter", _FROM_0)
+    momentum: float = _setting(0.9, "Nesterov momentum of SGD", between(0, 1))
+    wd: float = _setting(5e-4, "weight decay of every parameter", number(0, 1e6))
     label_smoothing: float = _setting(0.0, "part of a label spread over all classes", _BELOW_1)
-    logit_scale: float = _setting(1.0, "constant factor on the logits", _ABOVE_0)
-    holdout: int = _setting(0, "evaluate this many held-out training images", _at_least(0))
+    logit_scale: float = _setting(1.0, "constant factor on the logits", LOGIT_SCALE)
+    resize: int = _setting(32, "side to which other images are cut and resized", _SIDE)
+    holdout: int = _setting(0, "evaluate this many held-out training images", whole(0, MAX_IMAGES))
     device: str | None = _setting(
-        None, "cpu, cuda or mps (default: a GPU where there is one)", may_change=True
+        None, "cpu, cuda or mps (default: a GPU where there is one)", text(100), may_change=True
     )
     precision: str = _setting(
         "auto",
         "precision of training: auto, fp32, bf16 or fp16",
-        _one_of("auto", "fp32", "bf16", "fp16"),
+        one_of("auto", "fp32", "bf16", "fp16"),
         may_change=True,
     )
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value, check = getattr(self, each.name), each.metadata["check"]
-            if check and value is not None and not check.holds(value):
-                raise S11Error(f"`{each.name}` {check.words}, not {value}")
+            if not (check.holds(value) or (value is None and each.default is None)):
+                raise S11Error(f"`{each.name}` must be {check.words}, not {shown(value)}")
         if self.lr_min and self.lr_max and self.lr_min >= self.lr_max:
             raise S11Error(f"`lr_min` {self.lr_min:g} must be below `lr_max` {self.lr_max:g}")
         if self.peak_epoch is None and self.epochs > 1:
@@ -111,7 +119,7 @@ class Settings:
         Raises S11Error, naming it, for an unknown setting and for a value of the wrong kind.
         """
         if unknown := sorted(values.keys() - setting_kinds().keys()):
-            raise S11Error(f"{', '.join(map(repr, unknown))}: no such setting in this version")
+            raise S11Error(f"{', '.join(map(shown, unknown[:5]))}: no such setting in this version")
         typed: dict[str, Any] = {name: _typed(name, value) for name, value in values.items()}
         return cls(**typed)
 
@@ -154,11 +162,11 @@ def read_config(run: Path) -> Settings:
     """The settings of the run in a folder; raises S11Error where its `config.json` has none."""
     path = run / "config.json"
     try:
-        values = json.loads(path.read_text())
-        if not isinstance(values, dict):
-            raise S11Error("it holds no settings")
+        values = parsed(path)
+        if values is None:
+            raise ValueError("it is missing")
         return Settings.from_dict(values)
-    except (ValueError, RecursionError, S11Error) as error:
+    except (ValueError, S11Error) as error:
         raise S11Error(
             f"{path} is damaged or of another version ({error}): mend it, or choose another folder"
         ) from error
@@ -173,13 +181,9 @@ def updated(own: Settings, given: Mapping[str, Any]) -> Settings:
 
 
 def _typed(name: str, value: object) -> object:
-    kind = setting_kinds()[name]
-    if value is None and Settings.__dataclass_fields__[name].default is None:
-        return None
-    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
+    """A number as a float where the setting is one; what it must be is checked with the others."""
+    if setting_kinds()[name] is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
-    if type(value) is not kind:
-        raise S11Error(f"{name} is {value!r}")
     return value
 
 
@@ -189,4 +193,4 @@ def _without_none(hint: Any) -> type:
 
 
 def _shown(value: object) -> str:
-    return "none (not given)" if value is None else str(value)
+    return "none (not given)" if value is None else printable(str(value))

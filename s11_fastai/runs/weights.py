@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from s11_fastai.data.transforms import NormalizeBytes, to_batch
 from s11_fastai.errors import S11Error
 from s11_fastai.interpret import Predictions, predict
 from s11_fastai.learner import S11Learner
 from s11_fastai.model import S11ResNet
+from s11_fastai.runs.schema import CLAIM, WEIGHTS, check_fields
 from s11_fastai.sources import Split
 from s11_fastai.storage import Damaged, read_tensors, write_tensors
 
-_BATCH, _LEAST_SIDE = 512, 32
+_BATCH = 512
+_COUNT = "num_batches_tracked"  # the one of BatchNorm's buffers that counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +99,6 @@ def write_weights(path: Path, classifier: Classifier, claim: Mapping[str, Any]) 
     write_tensors(path, halved, classifier.about() | {"claim": dict(claim)})
 
 
-def _channels(values: list[float]) -> tuple[float, ...]:
-    red, green, blue = map(float, values)
-    return red, green, blue
-
-
 def _halved(tensor: Tensor) -> Tensor:
     return tensor.half() if tensor.is_floating_point() else tensor
 
@@ -120,21 +117,43 @@ def read_weights(path: Path, device: torch.device) -> Classifier:
             f"{error}: give `weights`, a model.safetensors that a run has left"
         ) from error
     try:
-        if about["network"] != S11ResNet.__name__:
-            raise ValueError(f"network {about['network']!r:.40}")
-        classes, side = tuple(map(str, about["classes"])), int(about["side"])
-        mean, std = (_channels(about[name]) for name in ("mean", "std"))
-        if side < _LEAST_SIDE:
-            raise ValueError(f"images of {side}x{side}")
-        with torch.device("meta"):  # so that a width costs nothing before the weights have it
-            model = S11ResNet(len(classes), int(about["width"]), float(about["logit_scale"]))
-        weights = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-        model.load_state_dict(weights, assign=True)
-    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        why = str(error).splitlines()[0]
+        return _classifier(tensors, about, device)
+    except ValueError as error:
         raise S11Error(
-            f"{path} does not say which network its weights are of ({why}): give `weights`, a "
+            f"{path} does not say which network its weights are of ({error}): give `weights`, a "
             "model.safetensors of this version"
         ) from error
+
+
+def _classifier(tensors: Mapping[str, Tensor], about: Any, device: torch.device) -> Classifier:
+    """The network that a file describes; raises ValueError where it describes none."""
+    check_fields(about, WEIGHTS)
+    if (claim := about.get("claim")) is not None:
+        check_fields(claim, CLAIM, required=False)
+    model = network_without_room(len(about["classes"]), about["width"], about["logit_scale"])
+    if {k: v.shape for k, v in tensors.items()} != shapes_of(model):
+        raise ValueError("its weights have other shapes")
+    check_numbers(tensors)
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    model.load_state_dict(weights, assign=True)
     model = model.eval().to(device).to(memory_format=torch.channels_last)
-    return Classifier(model, classes, side, mean, std, about.get("claim"))
+    mean, std = (tuple(map(float, about[name])) for name in ("mean", "std"))
+    return Classifier(model, tuple(about["classes"]), about["side"], mean, std, claim)
+
+
+def network_without_room(n_classes: int, width: int, logit_scale: float = 1.0) -> S11ResNet:
+    """One that has shapes and no values, so that a stranger's width costs nothing."""
+    with torch.device("meta"):
+        return S11ResNet(n_classes, width, logit_scale)
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def check_numbers(weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where weights are infinite or NaN, or of another kind than ours are."""
+    for name, value in weights.items():
+        kinds = (torch.int64,) if name.endswith(_COUNT) else (torch.float32, torch.float16)
+        if value.dtype not in kinds or not value.isfinite().all():
+            raise ValueError(f"{name} is not of finite numbers")

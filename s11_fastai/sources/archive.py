@@ -6,13 +6,25 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from s11_fastai.errors import S11Error
 
 MAX_UNPACKED = 1 << 30
+# The folders of training and test images.
+PARTS = frozenset(("train", "test"))
+# Folders that a NAS, macOS or Windows puts beside anybody's files.
+_FOREIGN = frozenset(
+    ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+)
+MAX_MEMBERS = 100_000
+_MAX_NAME, _MAX_HEADER = 1_000, 8 << 10
+_DEEPEST = 32  # folders below each other
+_HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+_HEADERS |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _END_OF_TAR = bytes(512)
 
 
@@ -34,28 +46,66 @@ class Tree:
         inside = {name[cut:]: f for name, f in self.files.items() if name.startswith(f"{top}/")}
         return Tree(inside, frozenset(n[cut:] for n in self.folders if n.startswith(f"{top}/")))
 
-    def read(self, name: str) -> bytes:
-        """The bytes of one file."""
+    def only(self, names: Collection[str]) -> "Tree":
+        """Those files and folders whose path begins with one of these names."""
+        files = {name: f for name, f in self.files.items() if name.split("/")[0] in names}
+        return Tree(files, frozenset(n for n in self.folders if n.split("/")[0] in names))
+
+    def read(self, name: str, most: int) -> bytes:
+        """The bytes of one file; raises ValueError where they are more than `most`, or no file."""
         file = self.files[name]
+        if isinstance(file, bytes):
+            size = len(file)
+        elif file.is_file():
+            size = file.stat().st_size
+        else:
+            raise ValueError("it is no plain file")
+        if size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
         return file if isinstance(file, bytes) else file.read_bytes()
 
 
 def folder_tree(top: Path) -> Tree:
-    """The tree of a folder; hidden files and folders are left out, links are followed."""
+    """The tree of a folder as far as it may be data: two floors, and all below train/ and test/.
+
+    What is hidden or a system's own is left out. Links are followed, but not round in a circle.
+    Raises S11Error for a folder that must be read and cannot.
+    """
     files: dict[str, Path | bytes] = {}
     folders: set[str] = set()
-    for where, subfolders, names in os.walk(top, followlinks=True):
-        subfolders[:] = sorted(n for n in subfolders if not n.startswith("."))
-        here = Path(where)
-        if len(here.relative_to(top).parts) >= 3:  # top/train/class: no deeper
-            subfolders.clear()
-        folders.update((here / n).relative_to(top).as_posix() for n in subfolders)
-        files |= {
-            (here / n).relative_to(top).as_posix(): here / n
-            for n in sorted(names)
-            if not n.startswith(".")
-        }
+
+    def enter(folder: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> None:
+        place = folder.resolve()
+        for entry in [] if place in above else _entries(folder, needed=_is_data(parts)):
+            name = "/".join(inner := (*parts, entry.name))
+            if _is_foreign(entry.name):
+                continue
+            if entry.is_dir():
+                folders.add(name)
+                if len(inner) < _DEEPEST and (len(inner) == 1 or _is_data(inner)):
+                    enter(Path(entry.path), inner, (*above, place))
+            elif entry.is_file() or not os.path.exists(entry.path):  # no pipe; a link to nothing
+                files[name] = Path(entry.path)
+
+    enter(top, (), ())
     return Tree(files, frozenset(folders))
+
+
+def _is_data(parts: tuple[str, ...]) -> bool:
+    """Whether a folder is the top, or lies in train/ or test/, at the top or one folder below."""
+    return not parts or not PARTS.isdisjoint(parts[:2])
+
+
+def _entries(folder: Path, needed: bool) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if not needed:
+            return []
+        raise S11Error(
+            f"{folder} cannot be read ({error.strerror}): mend its permissions, or leave it out"
+        ) from error
 
 
 def folder_key(tree: Tree, where: Path) -> str:
@@ -64,9 +114,10 @@ def folder_key(tree: Tree, where: Path) -> str:
     for folder in sorted(tree.folders):
         digest.update(b"\n" + os.fsencode(folder))
     for name, file in sorted(tree.files.items()):
-        status = os.stat(file)
         digest.update(b"\n" + os.fsencode(name))
-        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        with suppress(FileNotFoundError):  # a link to nothing
+            status = os.stat(file)
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -80,10 +131,11 @@ def archive_key(path: Path) -> str:
 
 
 def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
-    """Read a `.tar`, `.tgz` or `.tar.gz` into memory.
+    """Read a `.tar`, `.tgz` or `.tar.gz` into memory, but for what is hidden or lies too deep.
 
     Raises S11Error for an archive that is cut short or damaged, holds a link, a device or a path
-    that leads out of its folder, or unpacks to more than `max_unpacked` bytes.
+    that leads out of its folder, unpacks to more than `max_unpacked` bytes, or has more than
+    `MAX_MEMBERS` members.
     """
     files: dict[str, Path | bytes] = {}
     folders: set[str] = set()
@@ -91,12 +143,20 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             stream = _Bounded(gzip.GzipFile(fileobj=raw) if packed else raw, max_unpacked, path)
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                for member in tar:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+                for i, member in enumerate(tar):
+                    tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
+                    if i == MAX_MEMBERS:
+                        raise S11Error(
+                            f"{path} has more than {MAX_MEMBERS:,} members: unpack it and give "
+                            "the folder"
+                        )
                     name = _checked_name(member, path)
+                    if _left_out(name):
+                        continue
                     if member.isdir():
                         folders.add(name)
-                    elif not _hidden(name):
+                    else:
                         stream.admit(member.size)
                         files[name] = _bytes_of(tar, member)
             stream.drain()
@@ -104,6 +164,20 @@ def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
         raise _damaged(path, error) from error
     folders.update(p.as_posix() for name in files for p in PurePosixPath(name).parents)
     return Tree(files, frozenset(folders - {"."}))
+
+
+class _Member(tarfile.TarInfo):
+    """A header of an archive, which must not say that a longer one follows than names need.
+
+    tarfile looks through that with patterns whose time grows with the square of its length.
+    """
+
+    @classmethod
+    def frombuf(cls, *args, **kwargs):  # type: ignore[no-untyped-def]
+        member = super().frombuf(*args, **kwargs)
+        if member.type in _HEADERS and member.size > _MAX_HEADER:
+            raise ValueError(f"a header of {member.size:,} bytes")
+        return member
 
 
 def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -114,17 +188,28 @@ def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:
     name = PurePosixPath(member.name)
+    if len(member.name) > _MAX_NAME:
+        raise S11Error(f"{archive}: a member's name has more than {_MAX_NAME:,} letters; not read")
+    if member.isreg() and not name.parts:
+        raise S11Error(f"{archive}: the member {member.name!a} has no name; not read")
     drive = member.name[1:2] == ":"
     if name.is_absolute() or drive or ".." in name.parts or "\\" in member.name:
-        raise S11Error(f"{archive}: the member {member.name!r} leads out of its folder; not read")
+        raise S11Error(f"{archive}: the member {member.name!a} leads out of its folder; not read")
     # A sparse file claims more bytes than the archive holds.
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise S11Error(f"{archive}: the member {member.name!r} is no plain file; not read")
+        raise S11Error(f"{archive}: the member {member.name!a} is no plain file; not read")
     return name.as_posix()
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+def _left_out(name: str) -> bool:
+    """Whether it is hidden, a system's own, or lies deeper than any image does."""
+    parts = PurePosixPath(name).parts
+    return len(parts) > _DEEPEST or any(map(_is_foreign, parts))
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or an operating system's own."""
+    return name.startswith(".") or name in _FOREIGN
 
 
 def _damaged(archive: Path, error: object) -> S11Error:

@@ -10,7 +10,7 @@ from filelock import FileLock
 from s11_fastai.sources.imageset import ImageSet, Split
 from s11_fastai.storage import Damaged, read_tensors, sweep, write_tensors
 
-_FORMAT = "s11-images-2"
+_FORMAT = "s11-images-3"
 
 
 def cached(folder: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
@@ -62,7 +62,8 @@ def _read(path: Path, key: str) -> ImageSet | None:
         Split(arrays[f"{part}_images"].numpy(), arrays[f"{part}_labels"].numpy())
         for part in ("train", "valid")
     )
-    return ImageSet(about["name"], tuple(about["classes"]), train, valid, about["fingerprint"])
+    classes, notes = tuple(about["classes"]), tuple(about["notes"])
+    return ImageSet(about["name"], classes, train, valid, about["fingerprint"], notes=notes)
 
 
 def write_cache(path: Path, key: str, images: ImageSet) -> None:
@@ -73,6 +74,7 @@ def write_cache(path: Path, key: str, images: ImageSet) -> None:
         "name": images.name,
         "classes": images.classes,
         "fingerprint": images.fingerprint,
+        "notes": images.notes,
     }
     arrays = {
         f"{name}_{kind}": torch.from_numpy(getattr(part, kind))

@@ -1,55 +1,90 @@
 """Images in `train/<class>/` and `test/<class>/`, decoded on every core."""
 
-import io
+import mimetypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
 from s11_fastai.errors import S11Error
-from s11_fastai.sources.archive import Tree
-from s11_fastai.sources.imageset import SIDE, Split
+from s11_fastai.sources.archive import PARTS, Tree
+from s11_fastai.sources.imageset import Split
+from s11_fastai.sources.picture import cut_and_resize, reason, rgb_image
+from s11_fastai.sources.resize import resize_note
+from s11_fastai.streams import printable
 
 _CHUNK = 250
+# Of images of any kind, also of those that are not read: what is called so is no stray file.
+_SUFFIXES = {
+    *(suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("image/")),
+    *(".webp", ".jfif", ".apng", ".mpo", ".heic", ".heif", ".avif"),
+}
+
+
+class Decoded(NamedTuple):
+    """Of n files: the images, uint8 (n, side, side, 3), and their sizes as they were, (width,
+    height), or None for a file that is no image."""
+
+    images: np.ndarray
+    sizes: list[tuple[int, int] | None]
 
 
 def is_image_folder(tree: Tree) -> bool:
     """Whether the tree has `train/` or `test/` at its top."""
-    return bool(tree.folders & {"train", "test"})
+    return bool(tree.folders & PARTS)
 
 
-def read_image_folder(tree: Tree, where: Path) -> tuple[tuple[str, ...], Split, Split]:
-    """Class names, the training part and the test part, in the order of the files' names.
+def read_image_folder(
+    tree: Tree, where: Path, side: int
+) -> tuple[tuple[str, ...], Split, Split, tuple[str, ...]]:
+    """Class names, the training part, the test part, in the order of the files' names, and notes.
 
-    Greyscale becomes RGB and alpha is dropped. Raises S11Error, with names and counts, for a
-    missing or empty part or class, classes that differ, and files that are no 32x32 image.
+    Images in folders below a class's belong to it. Pictures of other shapes than `side` x `side`
+    are resized, files that are no pictures left out, which the notes tell. Raises S11Error, with
+    names and counts, for a missing or empty part or class, classes that differ, and pictures that
+    cannot be read.
     """
     listed = {part: _by_class(tree, part, where) for part in ("train", "test")}
+    classes = _classes_of(listed, where)
+    names = [n for part in listed.values() for c in classes for n in part[c]]
+    images, sizes = decode_all(tree, names, where, side)
+
+    kept = [name for name, size in zip(names, sizes, strict=True) if size]
+    if len(kept) < len(names):
+        images = images[[size is not None for size in sizes]]
+    counts = Counter("/".join(PurePosixPath(name).parts[:2]) for name in kept)
+    _refuse_empty({f"{part}/{c}": counts[f"{part}/{c}"] for part in listed for c in classes}, where)
+    train_labels, test_labels = (
+        np.repeat(np.arange(len(classes)), [counts[f"{part}/{c}"] for c in classes])
+        for part in listed
+    )
+    n_train = len(train_labels)
+    train, test = Split(images[:n_train], train_labels), Split(images[n_train:], test_labels)
+    return classes, train, test, _notes(tree.files.keys(), kept, sizes, side)
+
+
+def _classes_of(listed: Mapping[str, Mapping[str, list[str]]], where: Path) -> tuple[str, ...]:
+    """The names of the classes; raises S11Error where the two parts have others."""
     train_classes, test_classes = set(listed["train"]), set(listed["test"])
     if train_classes != test_classes:
         apart = ", ".join(sorted(train_classes ^ test_classes))
         raise S11Error(
             f"{where}: train/ and test/ must hold the same classes; they differ in {apart}"
         )
-    classes = tuple(sorted(train_classes))
-    names = [n for part in listed.values() for c in classes for n in part[c]]
-    images = decode_all(tree, names, where)
-    train_labels, test_labels = (
-        np.repeat(np.arange(len(classes)), [len(part[c]) for c in classes])
-        for part in listed.values()
-    )
-    n_train = len(train_labels)
-    return classes, Split(images[:n_train], train_labels), Split(images[n_train:], test_labels)
+    return tuple(sorted(train_classes))
 
 
 def _by_class(tree: Tree, part: str, where: Path) -> dict[str, list[str]]:
@@ -63,36 +98,56 @@ def _by_class(tree: Tree, part: str, where: Path) -> dict[str, list[str]]:
         raise S11Error(f"{where} has no {part}/ with a folder of images for each class: add it")
     for name in sorted(tree.files):
         *folders, _file = PurePosixPath(name).parts
-        if len(folders) == 2 and folders[0] == part:
+        if len(folders) >= 2 and folders[0] == part:
             classes[folders[1]].append(name)
-    empty = ", ".join(f"{part}/{c}" for c in sorted(classes) if not classes[c])
-    if empty:
-        raise S11Error(f"{where}: no images in {empty}: add some or remove the class")
+    _refuse_empty({f"{part}/{c}": len(names) for c, names in classes.items()}, where)
     return classes
 
 
-def decode_all(tree: Tree, names: Sequence[str], where: Path) -> np.ndarray:
-    """The images of these names, uint8 (n, 32, 32, 3); raises S11Error, naming the first, where
-    some cannot be used."""
-    images = np.empty((len(names), SIDE, SIDE, 3), np.uint8)
+def _refuse_empty(counts: Mapping[str, int], where: Path) -> None:
+    """Raise S11Error where a folder of a class has no images."""
+    empty = ", ".join(sorted(folder for folder, n in counts.items() if not n))
+    if empty:
+        raise S11Error(f"{where}: no images in {empty}: add some or remove the class")
+
+
+def _notes(
+    files: Set[str], kept: Sequence[str], sizes: Sequence[tuple[int, int] | None], side: int
+) -> tuple[str, ...]:
+    """Lines on the files that were left out, and on the images that were resized."""
+    notes = []
+    if strays := files - set(kept):
+        count = f"{len(strays):,} of {len(files):,} files, the first {printable(min(strays))}"
+        notes.append(f"left out, as no image of a class: {count}")
+    if others := Counter(size for size in sizes if size and size != (side, side)):
+        notes.append(resize_note(others, len(kept), side))
+    return tuple(notes)
+
+
+def decode_all(tree: Tree, names: Sequence[str], where: Path, side: int) -> Decoded:
+    """The files of these names, decoded; raises S11Error, naming the first, where some that must
+    be images cannot be read."""
+    images = np.empty((len(names), side, side, 3), np.uint8)
+    sizes: list[tuple[int, int] | None] = []
     problems = []
     starts = range(0, len(names), _CHUNK)
-    chunks = [[tree.files[n] for n in names[i : i + _CHUNK]] for i in starts]
+    chunks = [[(n, tree.files[n]) for n in names[i : i + _CHUNK]] for i in starts]
     with (
         process_mapper() as run,
         tqdm(total=len(names), desc="decoding", unit="img", disable=None) as bar,
     ):
-        for start, (decoded, wrong) in zip(starts, run(decode_chunk, chunks), strict=True):
-            images[start : start + len(decoded)] = decoded
-            problems += [(names[start + i], why) for i, why in wrong]
-            bar.update(len(decoded))
+        for start, part in zip(starts, run(decode_chunk, chunks, repeat(side)), strict=True):
+            images[start : start + len(part.sizes)] = part.images
+            sizes += part.sizes
+            problems += part.problems
+            bar.update(len(part.sizes))
     if problems:
         name, why = problems[0]
         raise S11Error(
             f"{where}: {len(problems):,} of {len(names):,} files cannot be used; the first is "
-            f"{name}, {why}: replace or remove them"
+            f"{printable(name)} ({why}): replace or remove them"
         )
-    return images
+    return Decoded(images, sizes)
 
 
 @contextmanager
@@ -134,33 +189,28 @@ def _end_with_parent(alive: int, held: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def decode_chunk(files: Sequence[Path | bytes]) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    """The images, uint8 (n, 32, 32, 3), and the place and the fault of each that has one."""
-    images = np.zeros((len(files), SIDE, SIDE, 3), np.uint8)
-    wrong = []
-    for i, file in enumerate(files):
+class Chunk(NamedTuple):
+    """`Decoded` of some files, and the name and the fault of each that has one."""
+
+    images: np.ndarray
+    sizes: list[tuple[int, int] | None]
+    problems: list[tuple[str, str]]
+
+
+def decode_chunk(files: Sequence[tuple[str, Path | bytes]], side: int) -> Chunk:
+    """Decode files, each with its name. One is an image by its content, and has to be by its
+    name's suffix."""
+    out = Chunk(np.zeros((len(files), side, side, 3), np.uint8), [], [])
+    for i, (name, file) in enumerate(files):
+        size = None
         try:
-            images[i] = decode_image(file)
-        except S11Error as error:
-            wrong.append((i, str(error)))
-    return images, wrong
-
-
-def decode_image(file: Path | bytes) -> np.ndarray:
-    """One PNG or JPEG, a path or its bytes, as uint8 RGB, shape (32, 32, 3)."""
-    try:
-        with Image.open(
-            io.BytesIO(file) if isinstance(file, bytes) else file, formats=("PNG", "JPEG")
-        ) as image:
-            size = image.size
-            if size == (SIDE, SIDE):
-                if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255
-                    grey = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                    return np.asarray(grey.convert("RGB"))
-                return np.asarray(image.convert("RGB"))
-    # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
-    except Exception as error:
-        raise S11Error(
-            f"not a PNG or JPEG image that can be read ({type(error).__name__})"
-        ) from error
-    raise S11Error(f"{size[0]}x{size[1]} pixels, where 32x32 are needed")
+            image = rgb_image(file)
+            size = (image.width, image.height)
+            out.images[i] = cut_and_resize(image, (side, side))
+        # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
+        except Exception as error:
+            is_none = isinstance(error, UnidentifiedImageError) or getattr(error, "errno", None)
+            if not is_none or PurePosixPath(name).suffix.lower() in _SUFFIXES:
+                out.problems.append((name, reason(error)))
+        out.sizes.append(size)
+    return out

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +12,11 @@ import numpy as np
 from s11_fastai.errors import S11Error
 
 SIDE = 32
+MAX_CLASSES, MAX_NAME = 1_000, 100
 
 
 class Split(NamedTuple):
-    """Images, uint8, shape (N, 32, 32, 3), RGB; and labels, int64, shape (N,)."""
+    """Images, uint8, shape (N, H, W, 3), RGB; and labels, int64, shape (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -26,6 +29,10 @@ class ImageSet:
     `valid` is the test part, or held-out training images: `evaluated_on` says "test" or
     "held-out". `fingerprint` is that of the data as it was loaded, `name` is how figures call it.
     `mirror` says whether an image keeps its meaning when left and right are exchanged.
+    `notes` are lines on what was done to the files: which were resized, and which left out.
+
+    An index counts through the evaluated images first and then through the training ones. So the
+    place of an evaluated image, as predictions and mistakes have it, is also its index.
     """
 
     name: str
@@ -34,6 +41,7 @@ class ImageSet:
     valid: Split
     fingerprint: str
     evaluated_on: str = "test"
+    notes: tuple[str, ...] = ()
     mirror: bool = True
 
     def describe(self) -> str:
@@ -57,14 +65,46 @@ class ImageSet:
             "classes": len(self.classes),
         }
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of every image."""
+        return self.train.images.shape[1:3]
+
     def pixels_of(self, indices: np.ndarray) -> np.ndarray:
-        """The images, uint8 (n, 32, 32, 3), of indices (n,) that count through the training part
-        and then through the evaluated one."""
-        return _from_both(self.train.images, self.valid.images, indices)
+        """The images of some indices (n,): uint8 (n, H, W, 3)."""
+        return _from_both(self.valid.images, self.train.images, indices)
 
     def labels_of(self, indices: np.ndarray) -> np.ndarray:
-        """The labels, int64 (n,), of the same kind of indices."""
-        return _from_both(self.train.labels, self.valid.labels, indices)
+        """The labels of some indices (n,): int64 (n,)."""
+        return _from_both(self.valid.labels, self.train.labels, indices)
+
+    def places_in_train(self, indices: np.ndarray) -> np.ndarray:
+        """Where the images of some indices (n,) stand among the training images; below 0 where
+        they are evaluated ones."""
+        return indices - len(self.valid.labels)
+
+    def checked(self, indices: np.ndarray) -> np.ndarray:
+        """The indices; raises S11Error where one of them is that of no image."""
+        n_valid, n = len(self.valid.labels), len(self.valid.labels) + len(self.train.labels)
+        wrong = indices[(indices < 0) | (indices >= n)]
+        if not len(wrong):
+            return indices
+        if not n:
+            raise S11Error(
+                f"no image {wrong[0]}: an exported Learner has no images; give a picture"
+            )
+        raise S11Error(
+            f"no image {wrong[0]}: indices go from 0 to {n - 1:,}, the "
+            f"{self.evaluated_on} images from 0 to {n_valid - 1:,} and then the training images"
+        )
+
+    def without_images(self) -> "ImageSet":
+        """The classes and the images' shape alone: what may leave the house with a network."""
+        train, valid = (
+            Split(part.images[:0].copy(), part.labels[:0].copy())
+            for part in (self.train, self.valid)
+        )
+        return ImageSet("", self.classes, train, valid, "", self.evaluated_on)
 
     def hold_out(self, n: int) -> "ImageSet":
         """Take `n` training images, stratified and always the same, as the part that is evaluated.
@@ -102,6 +142,21 @@ class ImageSet:
         )
 
 
+def check_classes(names: Sequence[str], where: Path) -> None:
+    """Raise S11Error where the images at `where` have classes that no picture could tell apart."""
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise S11Error(f"{where} has {len(names):,} classes: it can be 1 to {MAX_CLASSES:,}")
+    for name in names:
+        if not (name.isprintable() and 1 <= len(name) <= MAX_NAME):
+            raise S11Error(
+                f"{where}: the class {name[:MAX_NAME]!a} is no printable text of 1 to {MAX_NAME} "
+                "letters: rename it"
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise S11Error(f"{where} has two classes that are called {twice}: rename one")
+
+
 def fingerprint(classes: tuple[str, ...], train: Split, test: Split) -> str:
     """SHA-256 of class names, pixels and labels, in the order in which they are kept."""
     digest = hashlib.sha256(json.dumps(classes).encode())
@@ -115,11 +170,13 @@ def _take(part: Split, indices: np.ndarray) -> Split:
     return Split(part.images[indices], part.labels[indices])
 
 
-def _from_both(train: np.ndarray, valid: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    in_valid = indices >= len(train)
-    if not in_valid.any():
-        return train[indices]
-    out = np.empty((len(indices), *train.shape[1:]), train.dtype)
-    out[~in_valid] = train[indices[~in_valid]]
-    out[in_valid] = valid[indices[in_valid] - len(train)]
+def _from_both(first: np.ndarray, second: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    in_second = indices >= len(first)
+    if not in_second.any():
+        return first[indices]
+    if in_second.all():
+        return second[indices - len(first)]
+    out = np.empty((len(indices), *first.shape[1:]), first.dtype)
+    out[~in_second] = first[indices[~in_second]]
+    out[in_second] = second[indices[in_second] - len(first)]
     return out

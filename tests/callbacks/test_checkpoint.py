@@ -1,10 +1,12 @@
 """A fit of any fastai Learner that was stopped goes on to the same end, to the bit."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.training import GradientAccumulation
+from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
@@ -119,6 +121,16 @@ def test_stopped_in_evaluation_and_there_again(tmp_path):
     assert state(fit(learner(sliced_loaders), [Resume(found)])) == state(whole)
 
 
+def test_short_epochs_show_other_batches_each_and_go_on_to_the_same_end():
+    kept = []
+    save = SaveCheckpoints(lambda state: kept.append(copy.deepcopy(state)))
+    whole = fit(learner(sliced_loaders), [ShortEpochCallback(0.5), save])
+    assert [state["epoch"] for state in kept] == [0, 1, 2, 3]
+    assert [state["loader"]["epoch"] for state in kept] == [0, 1, 2, 3]
+    resumed = fit(learner(sliced_loaders), [Resume(kept[1]), ShortEpochCallback(0.5)])
+    assert state(resumed) == state(whole)
+
+
 def test_the_state_of_another_fit_is_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
@@ -129,6 +141,21 @@ def test_the_state_of_another_fit_is_refused(tmp_path):
         longer.model.append(nn.Linear(3, 3))
         with pytest.raises(S11Error, match=r"another network: 5\.bias has shape None"):
             longer.fit(3, cbs=Resume(checkpoints.newest()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"optimiser": None}, {"recorder": {}}, {"loader": 5}, {"schedules": [1]}, {"model": []}],
+    ids=str,
+)
+def test_what_is_no_state_of_a_fit_is_refused(tmp_path, wrong):
+    """A checksum says that a file is whole, and not who wrote it."""
+    checkpoints = Checkpoints(tmp_path)
+    fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    found = checkpoints.newest() | wrong
+    with pytest.raises(S11Error, match="does not belong to this fit") as error:
+        fit(learner(sliced_loaders), [Resume(found)])
+    assert str(error.value).isprintable()
 
 
 def test_without_the_generators_the_end_is_another(tmp_path):

@@ -179,7 +179,7 @@ def test_a_decoding_process_that_is_killed_is_told(image_folder, monkeypatch):
     assert "for want of memory" in refused_data(image_folder)
 
 
-def _killed(_: object) -> None:
+def _killed(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -87,12 +87,11 @@ def test_a_plain_pass_is_the_same_to_the_bit_in_every_version(name, num_workers)
     assert digest(dls[split]) == BITS[name]
 
 
-def test_the_count_goes_on_over_full_passes_alone(dls):
+def test_the_count_goes_on_over_passes_and_not_over_looks(dls):
     dl, whole = dls.train, get_dls(dls.train.images, bs=16, device="cpu").train
     expected = [xs(whole) for _ in range(3)]
     dl.show_batch()
     dl.one_batch()
-    next(iter(dl))
     assert dl.state_dict() == {"epoch": 0, "first_batch": 0}
     assert torch.equal(xs(dl), expected[0])
     assert torch.equal(xs(dl), expected[1])
@@ -104,11 +103,16 @@ def test_the_count_goes_on_over_full_passes_alone(dls):
     assert torch.equal(xs(dl), expected[2])
 
 
-def test_a_pass_that_ends_early_is_begun_again_from_its_first_batch(dls):
-    expected = xs(dls.train)
+def test_a_pass_that_is_left_early_counts_as_soon_as_it_has_begun(dls):
+    expected = [xs(dls.train) for _ in range(2)]
     dls.train.set_epoch(0, first_batch=1)
-    next(iter(dls.train))
-    assert torch.equal(xs(dls.train), expected)
+    assert torch.equal(next(iter(dls.train))[0].as_subclass(Tensor), expected[0][16:32])
+    assert dls.train.state_dict() == {"epoch": 1, "first_batch": 0}
+    dls.one_batch()
+    assert dls.train.state_dict() == {"epoch": 1, "first_batch": 0}
+    assert torch.equal(xs(dls.train.new()), expected[1])
+    assert torch.equal(xs(dls.train), expected[1])
+    assert dls.train.state_dict() == {"epoch": 2, "first_batch": 0}
 
 
 def test_each_look_is_another_and_straight_after_set_epoch_that_epochs(dls):
@@ -116,6 +120,12 @@ def test_each_look_is_another_and_straight_after_set_epoch_that_epochs(dls):
     assert unlike(torch.stack(looks)) == 3
     dls.train.set_epoch(0)
     assert torch.equal(dls.one_batch()[0].as_subclass(Tensor), xs(dls.train)[:16])
+
+
+def test_passes_within_a_pass_are_counted_once(dls):
+    for _ in zip(dls.train, dls.train, strict=True):
+        pass
+    assert dls.train.state_dict()["epoch"] == 2
 
 
 def test_a_pass_is_not_disturbed_by_one_that_begins_within_it(dls):
@@ -181,6 +191,21 @@ def test_training_images_are_augmented_where_the_dataset_is_in_training(learn):
         assert unlike(torch.cat([xs(learn.dls.valid) for _ in range(2)])) == 48
 
 
+def test_an_albumentations_pipeline_augments_whatever_order_is_asked_for(images):
+    import albumentations as A
+
+    augment = A.Compose([A.RandomBrightnessContrast(p=1), A.Rotate(p=1)])
+    dls = get_dls(images, bs=16, device="cpu", augment=augment)
+    x, _, _ = dls.train.show_batch(unique=True, show=False)
+    assert unlike(x[:9].as_subclass(Tensor)) == 9
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat())
+    with learn.no_bar(), learn.no_logging():
+        for ds_idx in (0, 1):
+            augmented, plain = learn.tta(ds_idx, n=1, beta=None)[0]
+            assert not torch.isclose(augmented, plain).all(1).any()
+
+
 def test_fastais_batch_transforms_get_floats_and_are_the_last_conversion(dls):
     expected = xs(dls.train)
     seen = []
@@ -211,8 +236,9 @@ def test_items_that_are_pictures_or_indices_of_any_kind_are_predicted(learn, ima
     Image.fromarray(images.valid.images[3]).save(tmp_path / "a.png")
     expected = learn.get_preds()[0][3]
     for item in (
-        43,
-        np.int64(43),
+        3,
+        np.int64(3),
+        torch.tensor(3),
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
         images.valid.images[3],
@@ -249,6 +275,13 @@ def test_anybodys_arrays_train_a_plain_learner(rng, named):
         ({"y_train": [0, 1, 2, 3], "vocab": "ab"}, "y_train goes from 0 to 3"),
         ({"y_train": list("abcd"), "vocab": "abc"}, "'d', which is not in vocab"),
         ({"x_valid": np.zeros((4, 9, 8, 3), np.uint8)}, "make them alike"),
+        ({"x_train": [np.zeros((8, 8, 3)), np.zeros((4, 8, 3))]}, "x_train is no array"),
+        ({"x_train": [], "y_train": []}, "x_train must be uint8"),
+        ({"y_train": [0.0, 1.0, np.nan, 0.0]}, "y_train must be names or whole numbers"),
+        ({"y_valid": None}, "y_valid must be names or whole numbers"),
+        ({"y_train": list("abab")}, "both be names, or both be numbers: give vocab"),
+        ({"vocab": 2}, "vocab must be the names of the classes"),
+        ({"vocab": ["a", "b", "a"]}, "vocab names a class twice"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_refused(change, said):
@@ -262,10 +295,26 @@ def wrong_augments() -> dict[str, object]:
     import albumentations as A
 
     return {
-        "is none that can be used": [["flip"], "none", False, nn.Identity(), Flip()],
-        "leave out Normalize": [A.Compose([A.Normalize()]), A.Compose([A.Resize(9, 9, p=0.3)])],
+        "is none that can be used": [
+            ["flip"],
+            "none",
+            False,
+            nn.Identity(),
+            Flip(),
+            A.HorizontalFlip,
+        ],
+        "leave out Normalize": [
+            A.Compose([A.Normalize()]),
+            A.Compose([A.Resize(9, 9, p=0.001)]),
+            A.OneOf([A.NoOp(), A.Resize(9, 9)], p=0.001),
+            A.ToFloat(p=0.001),
+        ],
         "fails on the first training image": [A.RandomCrop(64, 64)],
-        "nothing for images of 32x32": [PadCropFlip(hole=33), PadCropFlip(pad=-1)],
+        "nothing for images of 32x32": [
+            PadCropFlip(hole=33),
+            PadCropFlip(pad=-1),
+            PadCropFlip(0.5),
+        ],
     }
 
 
@@ -274,9 +323,25 @@ def test_a_wrong_augment_is_told_at_once(images):
         for augment in wrong:
             with pytest.raises(S11Error, match=said):
                 get_dls(images, device="cpu", augment=augment)
-    for arguments in (("digits",), (images, 0)):
-        with pytest.raises(S11Error):
-            get_dls(*arguments)
+    import albumentations as A
+
+    rare = A.Compose([A.PadIfNeeded(40, 40, p=0.5), A.RandomCrop(32, 32)])
+    assert get_dls(images, 16, device="cpu", augment=rare).one_batch()[0].shape[2:] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ({"images": "digits"}, "takes an ImageSet, not 'digits'"),
+        ({"bs": 0}, "`bs` must be a whole number from 1, not 0"),
+        ({"seed": -1}, "`seed` must be a whole number from 0, not -1"),
+        ({"num_workers": 0.5}, "`num_workers` must be a whole number from 0, not 0.5"),
+        ({"device": "toaster"}, "`device` toaster is not on this computer"),
+    ],
+)
+def test_a_wrong_argument_is_told_at_once(images, argument, said):
+    with pytest.raises(S11Error, match=said):
+        get_dls(**{"images": images, "device": "cpu"} | argument)
 
 
 def test_nothing_keeps_the_images_and_the_loaders_can_be_pickled(images):

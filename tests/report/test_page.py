@@ -18,6 +18,7 @@ from s11_fastai.report.page import LivePage, write_page
 from s11_fastai.report.pictures import PICTURES
 from s11_fastai.runs.records import read_records
 from s11_fastai.runs.settings import read_config
+from s11_fastai.storage import Folder
 
 CAPTIONS = {picture.name: picture.caption for picture in PICTURES if picture.caption}
 
@@ -103,7 +104,7 @@ def test_names_from_disk_are_escaped(finished, tmp_path):
     env = read(out / "env.json") | {"data": evil, evil: evil}
     (out / "env.json").write_text(json.dumps(env))
     (out / "config.json").write_text(json.dumps(read(out / "config.json") | {"data": f"'{evil}"}))
-    text = write_page(read_records(out)).read_text()
+    text = write_page(Folder(out), read_records(out)).read_text()
     assert evil not in text
     assert "&lt;script&gt;alert(1)" in text
 
@@ -114,7 +115,7 @@ def test_the_command_makes_the_run_again(finished, pets):
         r"<pre[^>]*><code>python experiments/run.py (.*)</code>", page_of(finished[0])
     )
     assert run_flags(words.split())[0] == settings
-    odd = replace(settings, data="a b/c.tgz", lr_max=0.1234567890123, wd=1e-7)
+    odd = replace(settings, data="/a b/c.tgz", lr_max=0.1234567890123, wd=1e-7)
     assert run_flags(shlex.split(command_of(odd))[2:])[0] == odd
 
 
@@ -128,7 +129,7 @@ def test_the_target_and_the_reference_stand_beside_cifar10_alone(finished, tmp_p
     out = shutil.copytree(finished[0], tmp_path / "r")
     for name, note in (("CIFAR-10", False), ("CIFAR-10, JPEG q75 copy", True)):
         (out / "env.json").write_text(json.dumps(read(out / "env.json") | {"data": name}))
-        text = write_page(read_records(out)).read_text()
+        text = write_page(Folder(out), read_records(out)).read_text()
         assert "target is 90.00%" in text
         assert "reached 91.58%" in text
         assert ("another copy" in text) == note
@@ -141,8 +142,8 @@ def test_during_the_run_it_shows_where_it_stands_and_after_a_stop_that_it_stoppe
 ):
     states = []
 
-    def noted(records, state="finished"):
-        path = write_page(records, state)
+    def noted(folder, records, state="finished"):
+        path = write_page(folder, records, state)
         states.append((state, re.findall(r"(\d) of 3 epochs are over", path.read_text())))
         return path
 
@@ -172,11 +173,11 @@ def test_a_missing_or_damaged_picture_is_left_out_and_named(finished, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "r")
     (out / "figures/gradcam.png").unlink()
     (out / "figures/confusion.png").write_bytes(b"nothing")
-    text = write_page(read_records(out)).read_text()
+    text = write_page(Folder(out), read_records(out)).read_text()
     assert len(Page(text).all("img")) == len(CAPTIONS) - 2
     assert "gradcam.png (it is missing or damaged); confusion.png (it is missing" in text
     text = write_page(
-        read_records(out), "running"
+        Folder(out), read_records(out), "running"
     ).read_text()  # in which pictures are still to come
     assert "gradcam.png" not in text
     assert "confusion.png (it is missing or damaged)" in text
@@ -203,7 +204,7 @@ def test_interpret_makes_everything_again(finished, tmp_path, capsys):
 
 def test_a_page_needs_no_file_of_the_records(finished, tmp_path):
     records = replace(read_records(finished[0]), path=tmp_path)
-    text = write_page(records).read_text()
+    text = write_page(Folder(tmp_path), records).read_text()
     assert f"{records.results['final_accuracy']:.2%}" in text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
@@ -223,7 +224,7 @@ def no_steps(records):
 )
 def test_a_curve_that_cannot_be_drawn_is_left_out_and_named(finished, tmp_path, damage, says):
     records = replace(damage(read_records(finished[0])), path=tmp_path)
-    text = write_page(records, "stopped").read_text()
+    text = write_page(Folder(tmp_path), records, "stopped").read_text()
     (left_out,) = re.findall(r'<p id="left-out">(.*)</p>', text)
     assert says in left_out
     assert text.count('class="chart"') == 3
@@ -232,7 +233,7 @@ def test_a_curve_that_cannot_be_drawn_is_left_out_and_named(finished, tmp_path, 
 
 def test_records_of_which_no_page_can_be_made_are_no_error(finished, tmp_path):
     records = replace(read_records(finished[0]), path=tmp_path, env={"data": 7}, results={1: "<b>"})
-    text = write_page(records, "running").read_text()
+    text = write_page(Folder(tmp_path), records, "running").read_text()
     assert "The page could not be made" in text
     assert "<b>" not in text
     assert 'http-equiv="refresh"' in text
@@ -246,7 +247,7 @@ def test_the_live_page_is_written_at_the_beginning_and_after_each_epoch(finished
             said.append(re.search(r"(\d) of 3 epochs are over", page_of(tmp_path)).group())
         return replace(records, history=records.history[: len(said)])
 
-    fit(LivePage(so_far), epochs=2)
+    fit(LivePage(Folder(tmp_path), so_far), epochs=2)
     assert said == ["0 of 3 epochs are over", "1 of 3 epochs are over"]
     assert 'data-state="running"' in page_of(tmp_path)
     assert "2 of 3 epochs are over" in page_of(tmp_path)
@@ -256,14 +257,14 @@ def test_the_live_page_ends_a_fit_for_an_oserror_alone(tmp_path, finished, caplo
     def no_records():
         raise ZeroDivisionError("nothing there")
 
-    fit(LivePage(no_records), epochs=2)
+    fit(LivePage(Folder(tmp_path), no_records), epochs=2)
     assert [record.getMessage() for record in caplog.records] == 3 * [
         "the page was not written: nothing there"
     ]
     (tmp_path / "file").write_text("in the way")
-    records = replace(read_records(finished[0]), path=tmp_path / "file")
+    records = read_records(finished[0])
     with pytest.raises(OSError, match="file"):
-        fit(LivePage(lambda: records), epochs=1)
+        fit(LivePage(Folder(tmp_path / "file"), lambda: records), epochs=1)
 
 
 def fit(page: LivePage, epochs: int) -> None:

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from s11_fastai.report.pictures import (
 )
 from s11_fastai.report.predictions import COLUMNS, prediction_rows
 from s11_fastai.runs.records import Records, read_records
+from s11_fastai.storage import Folder
 
 
 @pytest.fixture
@@ -46,18 +48,18 @@ def test_drawing_changes_neither_the_images_nor_the_mode_of_the_network(tmp_path
     images = pictures.images_of(learn)
     before = images.valid.images.copy()
     learn.model.train()
-    draw_predictions(tmp_path, learn, seed=0)
+    draw_predictions(Folder(tmp_path), learn, seed=0)
     assert learn.model.training
     np.testing.assert_array_equal(images.valid.images, before)
     assert drawn(tmp_path) == names_of(Evaluation)
-    draw_images(tmp_path, learn)
+    draw_images(Folder(tmp_path), learn)
     assert drawn(tmp_path) == names_of(Evaluation) | names_of(Inputs)
 
 
 def test_the_table_of_predictions_is_what_the_network_says_and_finds_each_image_again(
     tmp_path, learn
 ):
-    draw_predictions(tmp_path, learn, seed=0)
+    draw_predictions(Folder(tmp_path), learn, seed=0)
     found = Evaluation(learn, seed=0).predictions
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -132,7 +134,7 @@ def test_the_augmented_image_says_how(rng, augment, words):
 
 def test_without_augmentation_there_is_no_picture_of_it(rng, tmp_path):
     dls = get_dls(random_images(rng), 40, device="cpu", augment=None)
-    draw_images(tmp_path, s11_learner(dls, S11ResNet(dls.c, 1)))
+    draw_images(Folder(tmp_path), s11_learner(dls, S11ResNet(dls.c, 1)))
     assert drawn(tmp_path) == {"samples.png"}
 
 
@@ -163,14 +165,14 @@ def test_a_new_picture_is_one_function_and_one_line_of_the_table(finished, tmp_p
     new = Picture("epochs", Records, one_number, "How many epochs are over")
     monkeypatch.setattr(pictures, "PICTURES", (*PICTURES, new))
     (tmp_path / "config.json").write_text((finished[0] / "config.json").read_text())
-    draw_records(records.__class__(**vars(records) | {"path": tmp_path}))
+    draw_records(Folder(tmp_path), records)
     assert drawn(tmp_path) == names_of(Records) | {"epochs.png"}
-    page = write_page(read_records(tmp_path), "stopped").read_text()
+    page = write_page(Folder(tmp_path), read_records(tmp_path), "stopped").read_text()
     assert "<figcaption>How many epochs are over</figcaption>" in page
 
 
 def test_nothing_is_drawn_of_a_run_that_has_no_epoch_and_no_range_test(finished, tmp_path):
     records = read_records(finished[0])
-    empty = {"path": tmp_path, "history": [], "steps": [], "bounds": None}
-    draw_records(records.__class__(**vars(records) | empty))
+    empty = replace(records, history=[], steps=[], bounds=None)
+    draw_records(Folder(tmp_path), empty)
     assert not (tmp_path / "figures").exists()

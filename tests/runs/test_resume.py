@@ -5,12 +5,13 @@ import os
 import re
 import shutil
 import signal
+from contextlib import suppress
 from functools import partial
 
 import pytest
 import run
 import torch
-from helpers import SMALL, compare, newest, rows, stopped
+from helpers import SMALL, compare, ended, newest, no_pictures_of_predictions, rows, stopped
 
 from s11_fastai import load_run
 from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints
@@ -58,7 +59,8 @@ def test_without_the_position_the_end_is_another(undisturbed, tmp_path, monkeypa
         begin(self, state and state | {"loader": state["loader"] | {"first_batch": 0}})
 
     monkeypatch.setattr(Resume, "__init__", from_the_epochs_beginning)
-    run.main(["--out", str(tmp_path / "r"), "--resume"])
+    with suppress(SystemExit):  # it has more steps than its tables can hold
+        run.main(["--out", str(tmp_path / "r"), "--resume"])
     assert {"model.safetensors", "steps.csv"} <= set(compare(whole, tmp_path / "r"))
 
 
@@ -80,6 +82,28 @@ def test_each_part_of_the_state_is_needed(undisturbed, tmp_path, part):
     resumed = run.main(["--out", str(tmp_path / "r"), "--resume"])
     same = compare(whole, tmp_path / "r") == []
     assert not (same and resumed.recorder.losses == learn.recorder.losses)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("env", "data"), "\x1b[2J", "'data' must be printable text"),
+        (("learner", "train_iter"), "x", "'train_iter' must be a whole number"),
+        (("learner", "callbacks"), {}, "KeyError"),
+        (("learner", "optimiser"), 5, "does not belong to this fit"),
+    ],
+)
+def test_a_checkpoint_of_a_stranger_is_one_line(undisturbed, tmp_path, capsys, place, value, says):
+    out, argv = tmp_path / "r", undisturbed[2]
+    stopped(argv, out, 3)
+    capsys.readouterr()
+    checkpoints = Checkpoints(out / "checkpoint")
+    state = checkpoints.newest()
+    state[place[0]][place[1]] = value
+    checkpoints.write(state)
+    code, said = ended(["--out", out, "--resume"], capsys)
+    assert code == 2
+    assert says in said.replace("--", "")
 
 
 def test_the_best_weights_come_back_with_the_checkpoint(undisturbed, tmp_path):
@@ -142,12 +166,111 @@ def test_a_signal_before_the_run_began_leaves_nothing(pets, tmp_path, monkeypatc
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.fixture(scope="module")
+def at_its_end(undisturbed, tmp_path_factory):
+    """A run that was killed when all but results.json was written."""
+    out = tmp_path_factory.mktemp("runs") / "r"
+    write = RunFolder.write
+
+    def killed(self, name, data):
+        if name == "results.json":
+            raise KeyboardInterrupt
+        write(self, name, data)
+
+    with no_pictures_of_predictions(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.main([*undisturbed[2], "--out", str(out)])
+    return out
+
+
 @pytest.mark.parametrize("missing", ["model.safetensors", "figures/loss.png", "history.csv"])
-def test_what_is_missing_of_an_unfinished_run_is_made_again(undisturbed, tmp_path, missing):
+def test_what_is_missing_of_an_unfinished_run_is_made_again(
+    undisturbed, at_its_end, tmp_path, missing
+):
+    out = shutil.copytree(at_its_end, tmp_path / "r")
+    (out / missing).unlink()
+    run.main(["--out", str(out), "--resume"])
+    assert compare(undisturbed[0], out) == []
+    assert not (out / "checkpoint").exists()
+
+
+def damage(out, how):
+    if how == "missing":
+        (out / "best.safetensors").unlink()
+    elif how == "checksum":
+        data = (out / "model.safetensors").read_bytes()
+        (out / "model.safetensors").write_bytes(data[:-1] + b"x")
+    elif how == "cut":
+        lines = (out / "history.csv").read_text().splitlines()
+        (out / "history.csv").write_text("\n".join(lines[:-1]) + "\n")
+    elif how == "empty":
+        (out / "steps.csv").write_text("")
+
+
+FLAWS = {
+    "missing": "best.safetensors is missing",
+    "checksum": "model.safetensors has another checksum",
+    "cut": "2 of 3 epochs",
+    "empty": "steps.csv is damaged",
+}
+
+
+@pytest.mark.parametrize("how", FLAWS)
+def test_a_finished_run_is_mended_from_its_checkpoint_where_it_has_one(
+    undisturbed, at_its_end, tmp_path, capsys, how
+):
     whole, _, _ = undisturbed
     out = shutil.copytree(whole, tmp_path / "r")
-    (out / "results.json").write_text("{")
-    (out / missing).unlink()
+    shutil.copytree(at_its_end / "checkpoint", out / "checkpoint")
+    damage(out, how)
+    run.main(["--out", str(out), "--resume"])
+    said = capsys.readouterr().out
+    assert FLAWS[how] in said
+    assert "going on after 12 steps" in said
+    assert compare(whole, out) == []
+    assert not (out / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("how", FLAWS)
+def test_without_one_the_words_say_what_helps(undisturbed, tmp_path, capsys, how):
+    out = shutil.copytree(undisturbed[0], tmp_path / "r")
+    damage(out, how)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert run.main(["--out", str(out), "--resume"]) is None
+    said = capsys.readouterr().out
+    assert f"{out} is finished" in said
+    assert FLAWS[how] in said
+    assert "bring back a copy, or make the run again" in said
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_checkpoints_that_a_finished_run_has_left_go(undisturbed, at_its_end, tmp_path):
+    whole, _, _ = undisturbed
+    out = shutil.copytree(whole, tmp_path / "r")
+    shutil.copytree(at_its_end / "checkpoint", out / "checkpoint")
+    assert run.main(["--out", str(out), "--resume"]) is None
+    assert not (out / "checkpoint").exists()
+    assert compare(whole, out) == []
+
+
+def test_what_does_not_read_back_keeps_its_checkpoints(undisturbed, tmp_path, monkeypatch, capsys):
+    whole, _, argv = undisturbed
+    out, write = tmp_path / "r", RunFolder.write
+
+    def changed_by_somebody(self, name, data):
+        path = write(self, name, data)
+        if name == "model.safetensors":
+            write_tensors(path, {"x": torch.zeros(1)})
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write", changed_by_somebody)
+        with pytest.raises(SystemExit) as stop:
+            run.main([*argv, "--out", str(out)])
+    assert stop.value.code == 2
+    assert "does not hold what was written there" in capsys.readouterr().err
+    assert not (out / "results.json").exists()
     run.main(["--out", str(out), "--resume"])
     assert compare(whole, out) == []
 
@@ -155,12 +278,13 @@ def test_what_is_missing_of_an_unfinished_run_is_made_again(undisturbed, tmp_pat
 def test_checkpoints_come_by_the_clock_at_each_epochs_end_and_the_last_two_stay(
     undisturbed, tmp_path, monkeypatch
 ):
-    written, minutes = [], iter(range(1000))
+    written, kept, minutes = [], [], iter(range(1000))
     write = Checkpoints.write
 
     def noted(self, state):
         write(self, state)
         written.append((state["epoch"], state["batch"]))
+        kept[:] = sorted(file.name for file in self.path.iterdir())
 
     monkeypatch.setattr(Checkpoints, "write", noted)
     minute_by_minute = partial(SaveCheckpoints, clock=lambda: 60.0 * next(minutes))
@@ -171,7 +295,7 @@ def test_checkpoints_come_by_the_clock_at_each_epochs_end_and_the_last_two_stay(
     assert [at for at in written if at[1] == 0] == ends
     # The clock is looked at after each batch of training and after each writing.
     assert [at for at in written if at[1]] == [(e, 3) for e in range(3)]
-    assert [file.name for file in sorted((out / "checkpoint").iterdir())] == [
+    assert kept == [
         "epoch-000002-batch-000003.safetensors",
         "epoch-000003-batch-000000.safetensors",
     ]

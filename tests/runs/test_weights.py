@@ -70,6 +70,10 @@ def test_published_weights_are_half_the_size_and_evaluate_as_they_did(trained, t
         {"side": 3},
         {"logit_scale": None},
         {"network": "another"},
+        {"classes": ["cat", "\x1b[2J"]},
+        {"classes": ["cat", 5]},
+        {"claim": {"accuracy": "high"}},
+        {"claim": "high"},
     ],
     ids=str,
 )
@@ -79,6 +83,19 @@ def test_weights_of_another_kind_are_one_plain_error(trained, tmp_path, change):
     write_tensors(path, tensors, {**about, **change})
     with pytest.raises(S11Error, match=r"model.safetensors does not say .*give `weights`"):
         read_weights(path, CPU)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda v: v * float("nan"), lambda v: v.to(torch.int8), lambda v: v.reshape(-1)],
+    ids=["nan", "int8", "flat"],
+)
+def test_weights_that_are_no_numbers_of_the_network_are_refused(trained, tmp_path, spoil):
+    tensors, about = read_tensors(trained[0] / "model.safetensors")
+    tensors["prep.0.weight"] = spoil(tensors["prep.0.weight"])
+    write_tensors(tmp_path / "model.safetensors", tensors, about)
+    with pytest.raises(S11Error, match=r"other shapes|prep.0.weight is not of finite numbers"):
+        read_weights(tmp_path / "model.safetensors", CPU)
 
 
 def test_weights_of_before_and_no_weights_are_one_plain_error(trained, tmp_path):

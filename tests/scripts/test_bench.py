@@ -267,7 +267,7 @@ def test_the_bare_loop_is_sgd_on_layers_in_its_precision(precision, dtype):
 def test_the_measured_run_is_a_real_one(images, capsys):
     with harness.begun_run(images, harness.settings_of(1, 16, CPU)) as run:
         path, rows = run.folder.path, run.record
-        page = write_page(run.records(), "stopped")  # as "evaluation" measures it
+        page = write_page(run.folder, run.records(), "stopped")  # as "evaluation" measures it
         assert "could not be made" not in page.read_text()
         with Stepwise(run.learn, lambda: harness.fit(run)) as fit:
             fit.step()

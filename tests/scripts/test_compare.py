@@ -51,7 +51,7 @@ def test_many_runs_of_long_names_fit_into_a_hundred_columns(finished, tmp_path):
         altered(out, tmp_path / str(i) / f"{'long-' * 20}name", 0.5, seed=1, width=1 + i, wd=i / 7)
         for i in range(7)
     ]
-    paths += [altered(out, tmp_path / f"seed-{i}", 0.5, seed=i, bs=99) for i in range(12)]
+    paths += [altered(out, tmp_path / f"seed-{i}", 0.5, seed=i, bs=15) for i in range(12)]
     table = format_table(group_by_settings([read_records(path) for path in paths]))
     assert max(map(len, table.splitlines())) <= 100
     names = re.findall(r"^[A-H]  (\S+(?: \d+ seeds)?)  ", table, re.MULTILINE)

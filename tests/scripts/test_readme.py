@@ -1,5 +1,6 @@
 """README and docs stay true: their Python runs, their commands parse, their figures have files."""
 
+import io
 import json
 import re
 
@@ -10,6 +11,7 @@ import matplotlib
 import pytest
 import study
 from helpers import ROOT
+from PIL import Image
 
 from s11_fastai.cli import run_flags
 
@@ -69,13 +71,17 @@ def test_the_python_example_runs(monkeypatch, tmp_path):
     matplotlib.pyplot.close("all")
 
 
-def test_the_example_that_opens_a_run_works(finished, pets):
+def test_the_example_that_opens_a_run_and_exports_it_works(finished, pets, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     code = blocks("python")[1]
-    code = code.replace("runs/full", str(finished[0])).replace("(25)", "(9)")  # of 20 images
-    code = code.replace("some/picture.jpg", str(pets / "test/cat/0000.png"))
+    code = code.replace("runs/full", str(finished[0]))
     names: dict = {}
     exec(code, names)
-    assert names["found"].confusion_matrix().sum() == 20
+    given = (pets / "test/cat/0000.png").read_bytes()
+    for picture in (given, Image.open(io.BytesIO(given))):
+        named = names["classify"](picture)
+        assert list(named) == ["cat", "dog"]
+        assert sum(named.values()) == pytest.approx(1)
     matplotlib.pyplot.close("all")
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import run
 import torch
-from helpers import BOUNDS, ROOT, SMALL, compare, read, rows, stopped, write_folder
+from helpers import BOUNDS, ROOT, SMALL, compare, ended, read, rows, stopped, write_folder
+from PIL import Image
 from safetensors.torch import load_file
 
-from s11_fastai import linear_one_cycle, load_images
+from s11_fastai import linear_one_cycle, load_images, load_run
 from s11_fastai.callbacks.recording import EpochRow, best_of
 from s11_fastai.callbacks.stopping import StopOnDivergence
 from s11_fastai.environment import pick_device
@@ -30,8 +31,6 @@ def test_the_run_folder_holds_what_the_design_says(finished):
         "predictions.csv",
         "report.html",
         ".lock",
-        "checkpoint/epoch-000002-batch-000000.safetensors",
-        "checkpoint/epoch-000003-batch-000000.safetensors",
         *(f"figures/{name}.png" for name in ("samples", "augmented", "lr_find", "schedule")),
         *(f"figures/{name}.png" for name in ("loss", "accuracy", "misclassified", "gradcam")),
         *(f"figures/{name}.png" for name in ("gradcam_layers", "top_losses", "confusion")),
@@ -182,3 +181,29 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
 def test_the_demo_ends_above_97_percent(tmp_path):
     run.main(["--demo", "--out", str(tmp_path / "demo")])
     assert read(tmp_path / "demo/results.json")["final_accuracy"] > 0.97
+
+
+def test_pictures_of_any_size_train_at_another_side_and_say_so(tmp_path, rng, capsys):
+    data, out = write_folder(tmp_path / "pets", rng, n_train=9), tmp_path / "r"
+    for path in data.rglob("0000.png"):
+        Image.open(path).resize((50, 70)).save(path)
+    (data / "train/cat/notes.txt").write_text("mine")
+    learn = run.main(["--data", str(data), "--resize", "40", "--out", str(out), *SMALL, *BOUNDS])
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        said[1] == "left out, as no image of a class: 1 of 25 files, the first train/cat/notes.txt"
+    )
+    assert said[2] == (
+        "24 of 24 images are cut to a square and resized to 40x40: 20 of 32x32, 4 of 50x70"
+    )
+    assert learn.dls.one_batch()[0].shape == (16, 3, 40, 40)
+    assert read(out / "config.json")["resize"] == 40
+    opened = load_run(out)
+    assert opened.validate()[1] == read(out / "results.json")["final_accuracy"]
+    with opened.no_bar():
+        picture, *_, probabilities = opened.predict(data / "test/dog/0000.png", with_input=True)
+        assert torch.equal(probabilities, opened.predict(3)[2])
+    assert picture.shape == (3, 40, 40)
+    code, error = ended(["--out", out, "--resume", "--resize", "48"], capsys)
+    assert code == 2
+    assert "--resize 48 differs from the run's 40" in error

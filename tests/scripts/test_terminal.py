@@ -2,12 +2,16 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import termios
 import threading
 
+import compare
+import draw_clr
+import interpret
 import pytest
 import run
 from helpers import BOUNDS, ROOT, SMALL, help_without_heavy_imports
@@ -100,10 +104,30 @@ def test_a_finished_run_is_opened_at_a_prompt(finished):
 
 def test_an_error_at_a_prompt_is_one_line_too(tmp_path):
     _, said = at_a_prompt("--out", tmp_path, "--bs", "0")
-    assert said.splitlines()[0].startswith("run.py: --bs must be 1 or more")
+    assert said.splitlines()[0].startswith("run.py: --bs must lie between")
     assert "Traceback" not in said
     _, said = at_a_prompt("--bs", "0", typed="1 / 0\n")
     assert "ZeroDivisionError" in said
+
+
+def test_no_script_sends_a_folders_name_to_the_terminal_as_it_is(
+    finished, fewer_pictures, tmp_path, capsys
+):
+    """Names of folders can hold what colours a terminal, or moves what was printed."""
+    evil = tmp_path / "evil\x1b[31m\x07\nname"
+    shutil.copytree(finished[0], evil / "r")
+    shutil.copytree(finished[0], evil / "r\x1b[2J")
+    interpret.main([str(evil / "r")])
+    compare.main([str(evil / "r\x1b[2J"), "--out", str(evil / "c.png")])
+    draw_clr.main(["--out", str(evil / "clr.png")])
+    run.main(["--out", str(evil / "r"), "--resume"])
+    for script in (interpret, compare):
+        with pytest.raises(SystemExit):
+            script.main([str(evil / "nothing\x1b[0m")])
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1
+        for text in said:
+            assert all(c.isprintable() or c == "\n" for c in text)
 
 
 def test_help_needs_nothing_heavy():

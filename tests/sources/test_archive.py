@@ -75,6 +75,36 @@ def test_a_member_that_claims_to_be_huge(tmp_path):
     assert "unpacks to more" in refused_data(tmp_path / "claim.tar")
 
 
+def test_an_archive_of_too_many_members(image_folder, tmp_path, monkeypatch):
+    """A few MB of gzip can hold millions."""
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 10)
+    assert "more than 10 members" in refused_data(pack(image_folder, tmp_path / "pets.tgz"))
+
+
+def test_headers_and_names_that_are_longer_than_any_name(tmp_path):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 20
+    (tmp_path / "long.tar").write_bytes(header.tobuf() + b"1" * (1 << 20) + bytes(10_240))
+    assert "a header of 1,048,576 bytes" in refused_data(tmp_path / "long.tar")
+    deep = tarfile.TarInfo("train/" + 600 * "a/" + "x.png")
+    assert "more than 1,000 letters" in refused_data(pack_members(tmp_path / "deep.tar", deep))
+
+
+@pytest.mark.parametrize("name", [".", "./", ""])
+def test_a_member_without_a_name(tmp_path, name):
+    member = tarfile.TarInfo("x")
+    member.name = name
+    assert "has no name" in refused_data(pack_members(tmp_path / "odd.tar", member))
+
+
+def test_what_lies_deeper_than_images_or_is_hidden_is_left_out(tmp_path):
+    deep = "top/train/cat/" + 30 * "a/" + "c.png"
+    names = ["top/train/cat/a.png", "top/train/cat/more/b.png", deep, "top/.hidden/d.png"]
+    tree = archive_tree(pack_members(tmp_path / "a.tar", *map(tarfile.TarInfo, names)))
+    assert list(tree.files) == names[:2]
+    assert tree.folders == {"top", "top/train", "top/train/cat", "top/train/cat/more"}
+
+
 def test_reading_an_archive_writes_nothing(image_folder, tmp_path):
     packed = pack(image_folder, tmp_path / "pets.tgz")
     before = sorted(tmp_path.rglob("*"))

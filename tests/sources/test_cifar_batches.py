@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -52,23 +53,73 @@ def test_a_pickle_runs_nothing(tmp_path, rng):
     assert not (tmp_path / "ran").exists()
 
 
+PIXELS = np.zeros((2, 3072), np.uint8)
+
+
 @pytest.mark.parametrize(
-    "value",
+    ("value", "says"),
     [
-        [],
-        {},
-        {b"data": b"abc", b"labels": [0]},
-        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]},
-        {b"data": np.zeros((1, 3072), np.uint8), b"labels": [9]},
-        {b"data": np.zeros((1, 3072), np.float32), b"labels": [0]},
-        {b"data": np.array([Evil("/x")], dtype=object), b"labels": [0]},
+        ([], "no dict"),
+        ({}, "has no data"),
+        ({b"data": PIXELS}, "has no labels"),
+        ({b"data": b"abc", b"labels": [0, 1]}, "no array of bytes"),
+        ({b"data": PIXELS, b"labels": [0]}, r"not of shape \(1, 3072\)"),
+        ({b"data": PIXELS.reshape(-1), b"labels": [0, 1]}, "not of shape"),
+        ({b"data": PIXELS.astype(np.float32), b"labels": [0, 1]}, "something else than bytes"),
+        ({b"data": PIXELS.astype(np.int8), b"labels": [0, 1]}, "something else than bytes"),
+        ({b"data": np.asfortranarray(PIXELS), b"labels": [0, 1]}, "column order"),
+        ({b"data": np.array([Evil("/x")], dtype=object), b"labels": [0]}, "else than bytes"),
+        ({b"data": PIXELS, b"labels": []}, "there is none"),
+        ({b"data": PIXELS, b"labels": [0, 3]}, "not from 0 to 2"),
+        ({b"data": PIXELS, b"labels": [0, -1]}, "not from 0 to 2"),
+        ({b"data": PIXELS, b"labels": [0, 10**30]}, "not from 0 to 2"),
+        ({b"data": PIXELS, b"labels": [0, 1.0]}, "whole numbers"),
+        ({b"data": PIXELS, b"labels": [0, True]}, "whole numbers"),
+        ({b"data": PIXELS, b"labels": [[0], [1]]}, "whole numbers"),
+        ({b"data": PIXELS, b"labels": "01"}, "whole numbers"),
+        ({b"data": PIXELS, b"labels": np.zeros(2, np.uint8)}, "whole numbers"),
     ],
 )
-def test_batches_of_other_contents(tmp_path, rng, value):
+def test_a_batch_of_other_contents_is_refused_by_name(tmp_path, rng, value, says):
     top = tmp_path / "cifar-10-batches-py"
     write_batches(top, rng)
     (top / "test_batch").write_bytes(pickle.dumps(value, protocol=2))
-    refused_data(top)
+    said = refused_data(top)
+    assert re.search(f"test_batch holds no CIFAR-10 batch .*{says}", said)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([b"ant", b"bee", b"ant"], "two classes that are called ant"),
+        ([b"ant", b"bee", b"c\x1b[2J"], r"'c\\x1b\[2J' is no printable text"),
+        ([b"ant", b"bee", b"\xff"], "batches.meta holds no .*can't decode"),
+        ([b"ant", b"bee", b""], "no printable text"),
+        ([b"ant", b"bee", b"c" * 101], "no printable text of 1 to 100 letters"),
+        ([b"%d" % i for i in range(1001)], "has 1,001 classes"),
+        ([], "a label is not from 0"),
+        ([1, 2, 3], "no list of text"),
+        ([b"ant", [b"bee"]], "no list of text"),
+        (b"ant", "no list of text"),
+        ({b"ant": b"bee"}, "no list of text"),
+    ],
+)
+def test_class_names_that_are_no_names(tmp_path, rng, names, says):
+    top = tmp_path / "cifar-10-batches-py"
+    write_batches(top, rng)
+    (top / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, protocol=4))
+    assert re.search(says, refused_data(top))
+
+
+def test_a_batch_that_is_too_large_or_no_file(tmp_path, rng):
+    top = tmp_path / "cifar-10-batches-py"
+    write_batches(top, rng)
+    with (top / "data_batch_1").open("ab") as file:
+        file.truncate(1 << 40)  # of holes alone
+    assert "data_batch_1 holds no CIFAR-10 batch (it has more than 67,1" in refused_data(top)
+    (top / "data_batch_1").unlink()
+    os.mkfifo(top / "data_batch_1")
+    assert refused_data(top)
 
 
 def test_missing_and_broken_batches(tmp_path, rng):
@@ -76,7 +127,7 @@ def test_missing_and_broken_batches(tmp_path, rng):
     write_batches(top, rng)
     whole = (top / "data_batch_1").read_bytes()
     (top / "data_batch_1").write_bytes(whole[:100])
-    assert "no CIFAR-10 batches" in refused_data(top)
+    assert "data_batch_1 holds no CIFAR-10 batch" in refused_data(top)
     (top / "test_batch").unlink()
     assert "lacks test_batch" in refused_data(top)
 

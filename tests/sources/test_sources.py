@@ -1,12 +1,18 @@
+import os
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
 from helpers import refused_data
 from PIL import Image
+from test_cifar_batches import write_batches
 
 from s11_fastai import load_images
+from s11_fastai.errors import S11Error
+from s11_fastai.sources import archive, fastai_folder
 from s11_fastai.sources.digits import load_digits
+from s11_fastai.sources.picture import read_picture
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(image_folder):
@@ -90,9 +96,126 @@ def test_a_truncated_image(image_folder):
     assert "test/cat/0000.png" in refused_data(image_folder)
 
 
-def test_another_size(image_folder):
-    Image.new("RGB", (28, 28)).save(image_folder / "train/cat/0000.png")
-    assert "28x28" in refused_data(image_folder)
+def test_other_sizes_are_cut_and_resized_as_predicting_does_and_counted(image_folder, rng):
+    sizes = [(28, 28)] * 3 + [(64, 48)] * 2 + [(90, 60), (31, 33), (32, 32)]
+    paths = [image_folder / f"test/cat/x{i}.jpg" for i in range(len(sizes))]
+    for path, (width, height) in zip(paths, sizes, strict=True):
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    for side, n in ((32, 7), (40, 26)):
+        images = load_images(image_folder, size=side)
+        assert images.shape == (side, side)
+        for path, trained in zip(paths, images.valid.images[3:], strict=False):
+            np.testing.assert_array_equal(read_picture(path, (side, side)), trained)
+        (line,) = images.notes
+        assert line.startswith(f"{n} of 26 images are cut to a square and resized to {side}x{side}")
+    assert line.endswith(": 19 of 32x32, 3 of 28x28, 2 of 64x48, 2 of 2 other sizes")
+    assert load_images(image_folder, size=40).notes == images.notes  # from the cache, too
+    assert load_images(image_folder).shape == (32, 32)
+    with pytest.raises(S11Error, match="`size` must be a whole number of pixels from 8, not 7"):
+        load_images(image_folder, size=7)
+
+
+def test_the_digits_and_the_batches_come_in_other_sizes_too(tmp_path, rng):
+    write_batches(tmp_path / "cifar-10-batches-py", rng)
+    for data in ("digits", tmp_path):
+        small, large = load_images(data), load_images(data, size=48)
+        assert (small.notes, large.shape) == ((), (48, 48))
+        assert "resized to 48x48" in large.notes[0]
+        assert small.fingerprint != large.fingerprint
+        expected = read_picture(small.valid.images[0], (48, 48))
+        np.testing.assert_array_equal(large.valid.images[0], expected)
+        assert len(large.hold_out(12).valid.labels) == 12
+
+
+def test_what_is_no_image_by_name_and_content_is_left_out_and_counted(image_folder):
+    before, where = load_images(image_folder), image_folder / "train/cat"
+    (where / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0" * 200)
+    (where / "desktop.ini").write_text("[.ShellClassInfo]")
+    (where / "README").write_text("cats")
+    (where / "lost").symlink_to("/nowhere")
+    (image_folder / "train/labels.csv").write_text("0000,cat")
+    os.mkfifo(where / "pipe.png")
+    for foreign in ("@eaDir", ".hidden", "__MACOSX"):
+        for folder in (image_folder / "train", where):
+            (folder / foreign).mkdir()
+            shutil.copy(where / "0000.png", folder / foreign / "0000.png")
+    images = load_images(image_folder)
+    assert images.fingerprint == before.fingerprint
+    (line,) = images.notes
+    assert line == "left out, as no image of a class: 5 of 23 files, the first train/cat/README"
+    packed = pack_regular(image_folder, image_folder.parent / "packed.tgz")
+    assert load_images(packed).fingerprint == before.fingerprint
+    assert (
+        load_images(packed).notes[0].startswith("left out, as no image of a class: 4 of 22 files")
+    )
+
+
+def pack_regular(top, target):
+    with tarfile.open(target, "w:gz") as tar:
+        tar.add(top, top.name, filter=lambda m: m if m.isreg() or m.isdir() else None)
+    return target
+
+
+def test_an_image_without_a_suffix_is_one_and_a_class_of_strays_is_empty(image_folder):
+    (image_folder / "test/dog/0000.png").rename(image_folder / "test/dog/0000")
+    assert len(load_images(image_folder).valid.labels) == 6
+    for path in (image_folder / "test/dog").iterdir():
+        path.unlink()
+    (image_folder / "test/dog/notes.txt").write_text("none yet")
+    assert "no images in test/dog" in refused_data(image_folder)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.HEIC", "a.svg", "a"])
+def test_what_is_an_image_by_name_or_content_and_cannot_be_read_is_named(image_folder, name):
+    path = image_folder / "train/cat" / name
+    whole = (image_folder / "train/cat/0000.png").read_bytes()
+    path.write_bytes(whole[:300] if name == "a" else b"text")
+    assert f"1 of 19 files cannot be used; the first is train/cat/{name} (" in refused_data(
+        image_folder
+    )
+
+
+def test_a_link_to_nothing_and_an_unreadable_folder_are_named(image_folder, monkeypatch):
+    (image_folder / "train/cat/a.jpg").symlink_to("/nowhere")
+    assert "train/cat/a.jpg (No such file or directory)" in refused_data(image_folder)
+    scandir = os.scandir
+
+    def refuses(folder):
+        if folder.parts[-2:] == ("train", "cat"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(archive.os, "scandir", refuses)
+    assert "train/cat cannot be read (Permission denied): mend" in refused_data(image_folder)
+
+
+def test_images_in_folders_below_a_class_belong_to_it(image_folder, tmp_path):
+    before = load_images(image_folder)
+    for name in ("0004.png", "0005.png"):
+        deep = image_folder / "train/dog/z/more" / name
+        deep.parent.mkdir(parents=True, exist_ok=True)
+        (image_folder / "train/dog" / name).rename(deep)
+    (image_folder / "train/dog/z/round").symlink_to("../../dog", target_is_directory=True)
+    (image_folder / "train/dog/z/cats").symlink_to("../../cat", target_is_directory=True)
+    (image_folder / "train/cat/dogs").symlink_to("../dog/z/more", target_is_directory=True)
+    images = load_images(image_folder)
+    assert images.train.labels.tolist() == [0] * 8 + [1] * 14
+    for path in (image_folder / "train/dog/z/cats", image_folder / "train/cat/dogs"):
+        path.unlink()
+    assert load_images(image_folder).fingerprint == before.fingerprint
+    packed = pack_regular(image_folder, tmp_path / "packed.tgz")
+    assert load_images(packed).fingerprint == before.fingerprint
+
+
+def test_what_lies_beside_the_data_makes_no_new_cache(image_folder):
+    load_images(image_folder)
+    kept = sorted((fastai_folder("data") / "s11-cache").iterdir())
+    (image_folder / "run1").mkdir()
+    (image_folder / "run1/history.csv").write_text("epoch")
+    (image_folder / "notes.txt").write_text("mine")
+    load_images(image_folder)
+    assert sorted((fastai_folder("data") / "s11-cache").iterdir()) == kept
 
 
 def test_digits_are_split_stratified_and_fixed():
@@ -139,3 +262,28 @@ def test_a_class_that_is_no_printable_text_is_refused(image_folder, name):
 def test_a_folders_unprintable_name_is_shown_with_escapes(image_folder):
     renamed = image_folder.rename(image_folder.parent / "caf\udce9 \x1b[2J")
     assert load_images(renamed).name == r"caf\udce9 \x1b[2J"
+
+
+@pytest.fixture
+def fastai_home(tmp_path, monkeypatch):
+    """A home of fastai's that it has not looked at yet."""
+    from fastai.data.external import fastai_cfg
+
+    monkeypatch.setenv("FASTAI_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    fastai_cfg.cache_clear()
+    yield tmp_path / "home"
+    fastai_cfg.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["", "[DEFAULT]\n", "[DEFAULT]\nmodel = m\n"])
+def test_where_fastais_settings_lack_a_folder_it_is_the_usual_one(fastai_home, image_folder, text):
+    (fastai_home / "config.ini").write_text(text)
+    assert load_images(image_folder).name == "pets"
+    assert [p.name for p in (fastai_home / "data").iterdir()] == ["s11-cache"]
+
+
+@pytest.mark.parametrize("data", [b"data = here\n", b"[DEFAULT]\n\xff\n", b"[DEFAULT]\ndata\n"])
+def test_damaged_settings_of_fastai_are_one_line(fastai_home, image_folder, data):
+    (fastai_home / "config.ini").write_bytes(data)
+    assert "config.ini is damaged" in refused_data(image_folder)

@@ -1,9 +1,11 @@
 """Feed damaged bytes to everything that reads files, in one process.
 
     python -m tests.tools.fuzz 2000 --seed 0
+    python -m tests.tools.fuzz 2000 --seed 0 --by-field
 
 Each input must end in an S11Error of one line, in a right result, or, for image files, in what the
-image library accepts; and no other file may have changed. Exits with 1 at the first that does not.
+image library accepts; and no other file may have changed. With --by-field, the files are those of a
+run, and what is wrong is the value of one field. Exits with 1 at the first that does not end so.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import json
 import os
 import pickle
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -25,14 +28,19 @@ import numpy as np
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parent))
+import fields
+
 from s11_fastai import load_images, sources
 from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import S11Error
+from s11_fastai.report.page import write_page
 from s11_fastai.runs.checkpoints import Checkpoints
-from s11_fastai.runs.records import read_results
+from s11_fastai.runs.records import read_records, read_results
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources import ImageSet, cache, cifar_batches, fingerprint
-from s11_fastai.sources.folder import decode_image
+from s11_fastai.sources.imageset import SIDE
+from s11_fastai.sources.picture import read_picture
 from s11_fastai.storage import Damaged, read_tensors, write_tensors
 
 # A target takes the damaged file's path and says how it ended; an AssertionError is a finding.
@@ -43,14 +51,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.tools.fuzz", description=__doc__)
     parser.add_argument("inputs", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--by-field", action="store_true", help="wrong fields of a run's files")
     args = parser.parse_args()
-    began = time.monotonic()
+    began, used = time.monotonic(), peak_memory()
     with tempfile.TemporaryDirectory(prefix="s11-fuzz-") as name:
-        ends = fuzz(Path(name), args.inputs, args.seed)
+        ends = (fields.fuzz_fields if args.by_field else fuzz)(Path(name), args.inputs, args.seed)
     for (target, end), n in sorted(ends.items()):
-        print(f"{target:>12}  {end:<16} {n:5}")
-    print(f"{ends.total()} inputs, nothing found, {time.monotonic() - began:.0f} s")
+        print(f"{target:>17}  {end:<16} {n:5}")
+    print(
+        f"{ends.total()} inputs, nothing found, {time.monotonic() - began:.0f} s, at most "
+        f"{peak_memory() - used} MB above the start"
+    )
     return 0
+
+
+def peak_memory() -> int:
+    """The most memory that this process has used so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def fuzz(top: Path, inputs: int, seed: int) -> Counter:
@@ -153,7 +170,15 @@ def make_targets(top: Path) -> dict[str, tuple[Path, Target]]:
         "weights": (run / "model.safetensors", weights),
         "config": (run / "config.json", a_config),
         "results": (run / "results.json", results),
+        **{name: (table, sound_records) for name, table in records_in(top / "whole").items()},
     }
+
+
+def records_in(run: Path) -> dict[str, Path]:
+    """The records of a whole run that are read together, by their names."""
+    fields.make_run(run)
+    names = ("env.json", "lr_bounds.json", "history.csv", "steps.csv")
+    return {name.split(".")[0]: run / name for name in names}
 
 
 def make_run(run: Path) -> Path:
@@ -202,7 +227,7 @@ def cached_images(whole: ImageSet) -> Target:
 
 
 def one_image(file: Path) -> str:
-    pixels = decode_image(file)
+    pixels = read_picture(file, (SIDE, SIDE))
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
     return "an image"
@@ -237,6 +262,19 @@ def results(file: Path) -> str:
     found = read_results(file.parent)
     assert not found or summary(found)
     return "results" if found else "not finished"
+
+
+def sound_records(file: Path) -> str:
+    """Whatever is not refused can be shown, and stays within what a run can have."""
+    records = read_records(file.parent)
+    page = write_page(records, "stopped")
+    assert "The page could not be made" not in page.read_text()
+    page.unlink()
+    for row in records.history:
+        assert 0 <= row.valid_accuracy <= 1
+        assert row.lr > 0
+        assert row.seconds >= 0
+    return "sound records"
 
 
 if __name__ == "__main__":

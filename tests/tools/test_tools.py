@@ -9,6 +9,7 @@ import tarfile
 from contextlib import suppress
 from pathlib import Path
 
+import fields
 import fuzz
 import pytest
 from helpers import ROOT
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 from s11_fastai.errors import S11Error
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources.archive import archive_tree
-from s11_fastai.sources.cifar_batches import load_plain
-from s11_fastai.sources.folder import decode_image
+from s11_fastai.sources.picture import read_picture
+from s11_fastai.sources.plain_pickle import load_plain
 from s11_fastai.storage import Damaged, read_tensors
 
 many = settings(
@@ -35,10 +36,10 @@ VALUES = st.recursive(
 )
 
 
-def drill(kills: int, seed: int) -> str:
+def drill(*words: str) -> str:
     """In a process of its own, which forks: this one has threads."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.tools.drill", str(kills), "--seed", str(seed)],
+        [sys.executable, "-m", "tests.tools.drill", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -48,19 +49,36 @@ def drill(kills: int, seed: int) -> str:
 
 
 def test_no_killed_run_is_lost():
-    assert drill(4, seed=1).startswith("4 kills")
+    assert drill("4", "--seed", "1").startswith("4 kills")
 
 
 @pytest.mark.slow
 def test_no_killed_run_is_lost_of_many():
-    assert drill(100, seed=0).startswith("100 kills")
+    assert drill("100", "--seed", "0").startswith("100 kills")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "ENOSPC", "EIO", "EACCES"])
+def test_no_run_is_lost_whichever_change_on_disk_is_struck(how):
+    assert "none lost" in drill("--every-change", how)
 
 
 def test_no_damaged_file_does_harm(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz.sources, "fastai_folder", None)  # so that it is put back
-    ends = fuzz.fuzz(tmp_path, 240, seed=1)
-    assert ends.total() == 240
-    assert sum(n for (_, end), n in ends.items() if end == "plain error") > 60
+    ends = fuzz.fuzz(tmp_path, 320, seed=1)
+    assert ends.total() == 320
+    assert sum(n for (_, end), n in ends.items() if end == "plain error") > 90
+
+
+def test_no_wrong_field_of_a_run_does_harm(tmp_path):
+    ends = fields.fuzz_fields(tmp_path, 700, seed=1, opened=50)
+    assert sum(n for (_, end), n in ends.items() if end == "refused") > 400
+    assert {end for _, end in ends} == {"refused", "shown", "opened"}
+
+
+@pytest.mark.slow
+def test_no_wrong_field_of_all_does_harm(tmp_path):
+    assert fields.fuzz_fields(tmp_path, 3_500, seed=0).total() == 3_500
 
 
 @pytest.mark.slow
@@ -79,7 +97,7 @@ def test_any_bytes_are_no_image_no_archive_no_sealed_file_and_no_batch(tmp_path,
     with pytest.raises(S11Error):
         archive_tree(file)
     with pytest.raises(S11Error):
-        decode_image(data)
+        read_picture(data, (32, 32))
     with suppress(ValueError):
         load_plain(data)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -124,9 +142,3 @@ def test_any_names_in_an_archive_stay_inside_or_are_refused(tmp_path, members):
         assert not Path(name).is_absolute()
         assert ".." not in Path(name).parts
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
-
-
-def test_a_pickle_that_asks_for_more_room_than_it_has_is_refused():
-    """Its memo alone would take 64 GiB."""
-    with pytest.raises(ValueError, match="memo of 4,294,967,295 entries"):
-        load_plain(b"\x80\x02Nr\xff\xff\xff\xff.")
