@@ -44,8 +44,8 @@ def fitted(name: str, room: float, size: float) -> str:
         end = kept // 3
         return f"{name[: kept - end]}…{name[len(name) - end :]}"
 
-    too_long = bisect_left(range(1, len(name)), True, key=lambda n: inches(cut(n), size) > room)
-    return plain(cut(too_long))
+    kept = bisect_left(range(1, len(name)), True, key=lambda n: inches(cut(n), size) > room)
+    return plain(cut(kept))
 
 
 def families(text: str) -> list[str]:

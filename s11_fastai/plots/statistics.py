@@ -101,48 +101,54 @@ def plot_calibration(found: Calibration, split: str) -> Figure:
     figure = ShowableFigure(figsize=(7.5, 7.5), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=TITLE)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    middles, width = (found.edges[:-1] + found.edges[1:]) / 2, np.diff(found.edges) * 92
-    filled = found.count > 0
+    _draw_accuracy_of_bins(upper, found)
+    _draw_counts_of_bins(lower, found)
+    lower.set_xlim(0, 100)
+    lower.set_xlabel("confidence, %", fontsize=13)
+    for axes, name in ((upper, "accuracy, %"), (lower, "images")):
+        axes.set_ylabel(name, fontsize=13)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=11)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=11, frameon=False)
+    return figure
+
+
+def _draw_accuracy_of_bins(axes: Axes, found: Calibration) -> None:
+    middles, widths = _bars(found)
     accuracy, confidence = 100 * found.accuracy, 100 * found.confidence
     # From nearly nothing for one image to full for the bin with the most, by magnitude.
     weight = np.log1p(found.count) / np.log1p(max(found.count.max(), 1))
-    upper.plot([0, 100], [0, 100], color=GREY, lw=2, ls="--", label="as sure as right")
-    for i in np.flatnonzero(filled):
-        upper.bar(
-            100 * middles[i],
+    axes.plot([0, 100], [0, 100], color=GREY, lw=2, ls="--", label="as sure as right")
+    for i in np.flatnonzero(found.count):
+        axes.bar(
+            middles[i],
             accuracy[i],
-            width[i],
+            widths[i],
             color=BLUE,
             edgecolor=BLUE,  # so that a bar of 0% is a line
             lw=2,
             alpha=0.1 + 0.9 * weight[i] ** 2,
             clip_on=False,
         )
-    upper.bar(0, 0, color=BLUE, label="accuracy; the paler, the fewer images")
-    upper.plot(
-        confidence,
-        accuracy,
-        "o",
-        color=ORANGE,
-        ms=6,
-        clip_on=False,
-        label="mean confidence of the bin",
-    )
-    upper.set_ylabel("accuracy, %", fontsize=13)
-    upper.set_ylim(0, 100)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=11, frameon=False)
-    lower.bar(100 * middles, found.count, width, color=GREY)
-    for x, count in zip(100 * middles[filled], found.count[filled], strict=True):
-        lower.text(x, count, f"{count:,}", ha="center", va="bottom", fontsize=8)
-    lower.set_yscale("symlog", linthresh=10)
-    lower.set_ylim(0, 4 * max(found.count.max(), 10))
-    lower.set_xlim(0, 100)
-    lower.set_xlabel("confidence, %", fontsize=13)
-    lower.set_ylabel("images", fontsize=13)
-    for axes in (upper, lower):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=11)
-    return figure
+    axes.bar(0, 0, color=BLUE, label="accuracy; the paler, the fewer images")
+    name = "mean confidence of the bin"
+    axes.plot(confidence, accuracy, "o", color=ORANGE, ms=6, clip_on=False, label=name)
+    axes.set_ylim(0, 100)
+
+
+def _draw_counts_of_bins(axes: Axes, found: Calibration) -> None:
+    middles, widths = _bars(found)
+    axes.bar(middles, found.count, widths, color=GREY)
+    for i in np.flatnonzero(found.count):
+        count = f"{found.count[i]:,}"
+        axes.text(middles[i], found.count[i], count, ha="center", va="bottom", fontsize=8)
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set_ylim(0, 4 * max(found.count.max(), 10))
+
+
+def _bars(found: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    """Where the bars of the bins stand and how wide they are, in percent."""
+    return 50 * (found.edges[:-1] + found.edges[1:]), 92 * np.diff(found.edges)
 
 
 def _number_cells(axes: Axes, counts: np.ndarray, white: np.ndarray) -> None:

@@ -72,7 +72,7 @@ def test_without_flip_nothing_is_mirrored_and_the_rest_is_the_same(images):
     assert not without.flip.any()
     for ours, theirs in zip(without._replace(flip=0), with_flip._replace(flip=0), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    indices = np.arange(40)
+    indices = 24 + np.arange(40)  # the evaluated images come first
     plain = PaddedImages(images, 3, PadCropFlip(pad=0, hole=0, flip=False))(indices, epoch=0)
     np.testing.assert_array_equal(plain.permute(0, 2, 3, 1).numpy(), images.train.images)
     pipeline = albumentations_default(flip=False)

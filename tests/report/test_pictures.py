@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import run
 import torch
-from helpers import random_images
+from helpers import no_pictures_of_predictions, random_images, stopped
 from matplotlib.figure import Figure
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
@@ -75,6 +76,21 @@ def test_the_table_of_predictions_is_what_the_network_says_and_finds_each_image_
         assert probabilities.max() == pytest.approx(float(row["probability"]), rel=1e-4)
     actual = [learn.dls.valid.images.labels_of(np.array([int(r["index"])]))[0] for r in rows]
     np.testing.assert_array_equal(actual, found.labels)
+
+
+def test_a_resumed_run_writes_the_same_table(undisturbed, tmp_path, monkeypatch):
+    _, learn, argv = undisturbed
+    with no_pictures_of_predictions():
+        assert stopped(argv, tmp_path / "r", batch=6) == 130
+        resumed = run.main([*argv, "--out", str(tmp_path / "r"), "--resume"])
+    monkeypatch.setattr(pictures, "PICTURES", ())
+    tables = []
+    for name, each in (("whole", learn), ("resumed", resumed)):
+        (tmp_path / name).mkdir()
+        draw_predictions(Folder(tmp_path / name), each, seed=0)
+        tables.append((tmp_path / name / "predictions.csv").read_bytes())
+    assert tables[0] == tables[1]
+    assert tables[0].count(b"\n") == 21
 
 
 def test_names_with_commas_quotes_and_other_letters_survive_the_table():
