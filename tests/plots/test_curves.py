@@ -59,15 +59,15 @@ def test_the_best_epoch_and_the_target_are_marked():
 
 
 def test_one_epoch_far_above_the_others_leaves_the_picture_of_losses_with_its_value_at_the_edge():
-    train, valid = [2, 1], [50.25, 1]
+    epochs, train, valid = [1, 2, 3], [2, 1, 1], [50.25, 3.04, 1]
     assert highest_shown_loss(train, valid) == 3
-    assert highest_shown_loss(train, [2.5, 1]) == 2.5
-    axes = plot_loss(Line("train", [1, 2], train), Line("test", [1, 2], valid)).axes[0]
+    assert highest_shown_loss(train, [2.5, 1, 1]) == 2.5
+    axes = plot_loss(Line("train", epochs, train), Line("test", epochs, valid)).axes[0]
     assert axes.get_ylim()[1] == 3
-    assert [(text.get_text(), text.xy) for text in axes.texts] == [("50.2", (1, 3))]
-    (mark,) = [line for line in axes.get_lines() if line.get_marker() == "^"]
-    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([1], [3])
-    axes = plot_loss(Line("train", [1, 2], train), Line("test", [1, 2], [2.5, 1])).axes[0]
+    assert [(t.get_text(), t.xy) for t in axes.texts] == [("50.2", (1, 3)), ("3.04", (2, 3))]
+    marks = [line for line in axes.get_lines() if line.get_marker() == "^"]
+    assert [(*m.get_xdata(), *m.get_ydata()) for m in marks] == [(1, 3), (2, 3)]
+    axes = plot_loss(Line("train", epochs, train), Line("test", epochs, [2.5, 1, 1])).axes[0]
     assert not axes.texts
 
 
