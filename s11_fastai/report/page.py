@@ -83,7 +83,7 @@ class RunReport:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self.run is not None:
+        if kind is not None and self.run is not None and self.run.folder.begun:
             with suppress(OSError, S11Error):  # what ended the run is what is to be said
                 write_page(self.run.folder, self.run.records(), "stopped")
 
