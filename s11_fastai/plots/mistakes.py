@@ -36,12 +36,11 @@ def plot_misclassified(
     n = len(images)
     if not n:
         return only_text(f"No {split} image was misclassified")
+    title = {1: f"The misclassified {split} image", 2: f"Both misclassified {split} images"}.get(
+        n, f"All {n} misclassified {split} images"
+    )
     if n < total:
         title = f"{n} of {total:,} misclassified {split} images, drawn by seed"
-    else:
-        title = (
-            f"All {n} misclassified {split} images" if n > 1 else f"The misclassified {split} image"
-        )
     captions = ["\n".join(said) for said in _said_and_is(predictions, names, _SIDE)]
     return _captioned(title, images, captions, marks, lines=2)
 

@@ -61,11 +61,17 @@ def test_text_on_text_and_outside_is_seen():
     assert len(misplaced_texts(figure)) == 2
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 3, 40])
+@pytest.mark.parametrize("wrong", [0, 1, 2, 3, 40])
 def test_how_many_are_misclassified_is_said_plainly(wrong):
     figure = pictures(wrong, ["a", "b", "c"])["misclassified"]
     assert "held-out" in title(figure)
-    expected = {0: "No held-out", 1: "The misclassified", 3: "All 3", 40: "25 of 40 misclassified"}
+    expected = {
+        0: "No",
+        1: "The misclassified",
+        2: "Both",
+        3: "All 3",
+        40: "25 of 40 misclassified",
+    }
     assert title(figure).startswith(expected[wrong])
     assert len(figure.axes[0].images if figure.axes else []) == min(wrong, 25)
 
