@@ -18,6 +18,7 @@ from s11_fastai.report.pictures import draw_records
 from s11_fastai.runs import schema
 from s11_fastai.runs.records import read_bounds, read_records, read_results, readable
 from s11_fastai.runs.settings import Settings
+from s11_fastai.storage import Folder
 from s11_fastai.streams import printable
 
 OLD = Path(__file__).parent / "run-0.1"
@@ -126,7 +127,7 @@ def test_what_is_not_there_yet_is_no_error(run):
     for name in ("results.json", "steps.csv", "history.csv", "lr_bounds.json", "env.json"):
         (run / name).unlink()
         records = read_records(run)
-        write_page(records, "stopped")
+        write_page(Folder(run), records, "stopped")
     assert (records.history, records.steps, records.bounds) == ([], [], None)
 
 
@@ -134,7 +135,7 @@ def test_a_finished_run_is_whole_without_its_steps(run):
     (run / "steps.csv").unlink()
     records = read_records(run)
     assert len(records.history) == 2
-    assert "the curve schedule (there are no values)" in write_page(records).read_text()
+    assert "the curve schedule (there are no values)" in write_page(Folder(run), records).read_text()
     learn = load_run(run)
     assert [row[2] for row in learn.recorder.values] == [r.valid_accuracy for r in records.history]
     assert learn.recorder.lrs == []
@@ -145,8 +146,8 @@ def test_the_losses_of_an_epoch_that_diverged_are_no_damage(run):
     (run / "history.csv").write_text(text.replace("1.9687159061431885", "inf"))
     records = read_records(run)
     assert records.history[-1].valid_loss == float("inf")
-    assert "the curve loss (a value is NaN" in write_page(records).read_text()
-    draw_records(records)
+    assert "the curve loss (a value is NaN" in write_page(Folder(run), records).read_text()
+    draw_records(Folder(run), records)
     assert not (run / "figures/loss.png").exists()
     assert (run / "figures/accuracy.png").exists()
 
@@ -184,6 +185,6 @@ def test_a_path_of_odd_letters_is_kept_and_shown_as_escapes(run):
     change(run / "config.json", data="a\x1b[2J\udcff")
     records = read_records(run)
     assert records.settings.data == "a\x1b[2J\udcff"
-    text = write_page(records).read_text()
+    text = write_page(Folder(run), records).read_text()
     assert "\x1b" not in text
     assert r"a\x1b[2J\udcff" in text

@@ -33,7 +33,7 @@ from s11_fastai.report import page
 from s11_fastai.runs import load
 from s11_fastai.runs.checkpoints import FORMAT, Checkpoints
 from s11_fastai.runs.records import Records, read_bounds, read_records, read_results, readable
-from s11_fastai.storage import pack, read_tensors, unpack, write_tensors
+from s11_fastai.storage import Folder, pack, read_tensors, unpack, write_tensors
 
 RUN = Path(__file__).parents[1] / "runs/run-0.1"
 SECONDS = 60  # after which a reader counts as one that never ends
@@ -296,7 +296,7 @@ def refused(message: str) -> str:
 
 def show(records: Records, whole: Records, state: page.State) -> None:
     """The page, and the table of runs and their curves, beside a sound run."""
-    text = page.write_page(records, state).read_text()
+    text = page.write_page(Folder(records.path), records, state).read_text()
     assert "The page could not be made" not in text, text
     assert all(c.isprintable() or c == "\n" for c in text)
     groups = compare.group_by_settings([records, replace(whole, path=records.path / "whole")])

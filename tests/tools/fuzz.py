@@ -41,7 +41,7 @@ from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources import ImageSet, cache, cifar_batches, fingerprint
 from s11_fastai.sources.imageset import SIDE
 from s11_fastai.sources.picture import read_picture
-from s11_fastai.storage import Damaged, read_tensors, write_tensors
+from s11_fastai.storage import Damaged, Folder, read_tensors, write_tensors
 
 # A target takes the damaged file's path and says how it ended; an AssertionError is a finding.
 Target = Callable[[Path], str]
@@ -267,7 +267,7 @@ def results(file: Path) -> str:
 def sound_records(file: Path) -> str:
     """Whatever is not refused can be shown, and stays within what a run can have."""
     records = read_records(file.parent)
-    page = write_page(records, "stopped")
+    page = write_page(Folder(file.parent), records, "stopped")
     assert "The page could not be made" not in page.read_text()
     page.unlink()
     for row in records.history:
