@@ -178,11 +178,11 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
 def half_depth(losses: Sequence[float] | np.ndarray) -> float:
     """The loss at half the depth of the valley, where `bounds_of` finds the bounds, in nats.
 
-    `losses` are finite, and enough of them for `bounds_of`.
+    `losses` are finite, at least one.
     """
     curve = np.asarray(losses, dtype=float)
     start = float(np.median(curve[: _flat(curve)]))
-    return start - (start - curve.min()) / 2
+    return start - (start - float(curve.min())) / 2
 
 
 def _flat(curve: np.ndarray) -> int:

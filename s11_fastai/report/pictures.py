@@ -17,6 +17,7 @@ from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
 from s11_fastai.lr_bounds import half_depth
 from s11_fastai.report import curves
+from s11_fastai.report.classes import record_of, write_record
 from s11_fastai.report.predictions import prediction_rows
 from s11_fastai.runs.records import Records
 from s11_fastai.sources import ImageSet
@@ -36,10 +37,14 @@ def draw_records(folder: Folder, records: Records) -> None:
     _draw(folder, records)
 
 
-def draw_predictions(folder: Folder, learn: S11Learner, seed: int) -> None:
-    """Write the pictures of what the network says of the evaluated images, and their table."""
+def draw_predictions(folder: Folder, learn: S11Learner, seed: int, weights: str = "final") -> None:
+    """Write the pictures of what the network says of the evaluated images, and their numbers.
+
+    `weights` says which the Learner has, as `ClassRecord` does.
+    """
     found = Evaluation(learn, seed)
     _draw(folder, found)
+    write_record(folder, record_of(found.counts, found.names, weights, found.split))
     rows = prediction_rows(found.predictions, found.indices, found.names)
     folder.write("predictions.csv", rows)
 
@@ -166,14 +171,15 @@ def _drawable(curve: curves.Curve | None) -> curves.Curve | None:
 def _lr_find(records: Records) -> Figure | None:
     if not (curve := _drawable(curves.range_test(records))):
         return None
-    line, ((lr_min, _), (lr_max, _)) = curve.lines["valid"], curve.marks
-    return plots.plot_lr_find(line.x, line.y, lr_min, lr_max, half_depth(line.y))
+    line, bounds = curve.lines["train"], records.bounds
+    assert bounds is not None
+    return plots.plot_lr_find(line.x, line.y, bounds.lr_min, bounds.lr_max, half_depth(line.y))
 
 
 def _schedule(records: Records) -> Figure | None:
     if not (curve := _drawable(curves.schedule(records))):
         return None
-    return plots.plot_schedule(curve.lines["valid"].x, curve.lines["valid"].y)
+    return plots.plot_schedule(curve.lines["rate"].x, curve.lines["rate"].y)
 
 
 def _loss(records: Records) -> Figure | None:
@@ -257,7 +263,8 @@ class Picture(Generic[Source]):
     """One picture: the name of its file, what it is drawn from and by which function.
 
     `draw` returns None where there is nothing to show. Without a caption the picture is not on the
-    page, which draws the curves itself. A `wide` one takes two columns of the page.
+    page, which draws the curves itself. A `wide` one takes two columns of the page. In a `diagram`
+    is no photograph: in the dark the page turns its colours over.
     """
 
     name: str
@@ -265,6 +272,7 @@ class Picture(Generic[Source]):
     draw: Callable[[Source], Figure | None]
     caption: str | None = None
     wide: bool = False
+    diagram: bool = False
 
 
 # In the order of the page. The caption is also what is read out in the picture's place.
@@ -302,13 +310,21 @@ PICTURES: tuple[Picture, ...] = (
         Evaluation,
         _confusion,
         "The confusion matrix: how often each class is taken for each other",
+        diagram=True,
     ),
-    Picture("per_class", Evaluation, _per_class, "Precision and recall of each class"),
+    Picture(
+        "per_class",
+        Evaluation,
+        _per_class,
+        "Precision and recall of each class",
+        diagram=True,
+    ),
     Picture(
         "calibration",
         Evaluation,
         _calibration,
         "Calibration: how often the network is right when it is this sure",
+        diagram=True,
     ),
     Picture("samples", Inputs, _samples, "Five training images of each class"),
     Picture("augmented", Inputs, _augmented, "One training image as 16 epochs show it"),

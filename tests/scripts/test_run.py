@@ -23,6 +23,7 @@ def test_the_run_folder_holds_what_the_design_says(finished):
         "config.json",
         "env.json",
         "lr_bounds.json",
+        "classes.json",
         "history.csv",
         "steps.csv",
         "results.json",
