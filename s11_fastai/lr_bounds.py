@@ -156,8 +156,10 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             "needed; look at the data, or give `lr_min` and `lr_max`"
         )
     curve = np.asarray(losses[:finite], dtype=float)
-    flat, lowest, start = finite // 10, int(curve.argmin()), _start(curve)
-    if lowest < flat or start - curve[lowest] < _SMALLEST_FALL * abs(start):
+    flat, lowest = _flat(curve), int(curve.argmin())
+    start = float(np.median(curve[:flat]))
+    fall = start - curve[lowest]
+    if lowest < flat or fall < _SMALLEST_FALL * abs(start):
         raise S11Error(
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
             "at; look at data and labels, or give `lr_min` and `lr_max`"
@@ -174,14 +176,18 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
 
 
 def half_depth(losses: Sequence[float] | np.ndarray) -> float:
-    """The loss at half the depth of a range test's valley, for its finite losses, at least one."""
-    start = _start(losses)
-    return start - (start - float(np.min(losses))) / 2
+    """The loss at half the depth of the valley, where `bounds_of` finds the bounds, in nats.
+
+    `losses` are finite, at least one.
+    """
+    curve = np.asarray(losses, dtype=float)
+    start = float(np.median(curve[: _flat(curve)]))
+    return start - (start - float(curve.min())) / 2
 
 
-def _start(losses: Sequence[float] | np.ndarray) -> float:
-    """The loss before it falls: the median of the first tenth."""
-    return float(np.median(losses[: max(1, len(losses) // 10)]))
+def _flat(curve: np.ndarray) -> int:
+    """How many steps at the beginning of a test are taken to change nothing yet."""
+    return max(len(curve) // 10, 1)
 
 
 def _finite(losses: Sequence[float]) -> int:

@@ -99,7 +99,7 @@ class RunReport:
         folder = self.run.folder
         if (folder.path / facts.DIVERGED_FILE).exists():  # it goes on, perhaps by other means
             folder.remove(facts.DIVERGED_FILE)
-        pictures.draw_images(folder, self.run.images, self.run.settings.seed)
+        pictures.draw_images(folder, self.run.learn)
         return [LivePage(self.run.folder, self.run.records)]
 
     def draw(self, records: Records) -> Path:

@@ -29,6 +29,7 @@ def test_the_run_folder_holds_what_the_design_says(finished):
         "results.json",
         "model.safetensors",
         "best.safetensors",
+        "predictions.csv",
         "report.html",
         ".lock",
         *(f"figures/{name}.png" for name in ("samples", "augmented", "lr_find", "schedule")),
