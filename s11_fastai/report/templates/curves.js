@@ -236,7 +236,8 @@ class Chart {
     const inside = make(svg, "g", { "clip-path": `url(#${clip})` });
     for (const line of shown) this.drawLine(inside, line);
     for (const mark of this.data.marks) this.drawMark(svg, mark, range);
-    for (const line of shown) if (!line.faint) this.drawOutliers(svg, line, range);
+    // Of an axis whose range is given, the words below the picture say where the line goes.
+    if (!this.data.y.range) for (const line of shown) if (!line.faint) this.drawOutliers(svg, line, range);
     this.brush = make(svg, "rect", { class: "brush", y: box.top, height: box.bottom - box.top, width: 0, visibility: "hidden" });
     this.overlay = make(svg, "g", { class: "cursor" });
     this.plot.replaceChildren(svg);
@@ -284,7 +285,7 @@ class Chart {
       // Above the picture; the left one's name stands left of it, the other's right of it.
       const place = this.toX(at), others = this.data.marks.filter((m) => m.axis === "x" && m.at < at).map((m) => this.toX(m.at));
       const room = 7.6 * label.length, right_of = others.length ? right - place > room : place - left < room;
-      const crowded = !right_of && others.some((other) => place - room < other + 5);
+      const crowded = !right_of && others.some((other) => place - room < other + 14);
       make(svg, "line", { class: `mark ${kind}`, x1: place, x2: place, y1: top - (crowded ? 0 : 14), y2: bottom });
       make(svg, "text", { class: `mark ${kind}`, x: place + (right_of ? 5 : -5), y: top + (crowded ? 12 : -4), "text-anchor": right_of ? "start" : "end" }, label);
     } else if (axis === "point" && inX && this.lines.some((line) => line.kind === "valid")) {
