@@ -13,7 +13,7 @@ from s11_fastai.sources import cifar_batches as batches
 def write_batches(top, rng, n=4, protocol=2):
     top.mkdir()
     pixels = {}
-    for name in batches.PUBLISHED:
+    for name in batches.CIFAR10.md5:
         if name == "batches.meta":
             value = {b"label_names": [b"airplane", b"automobile", b"bird"], b"num_vis": 3072}
         else:
@@ -133,10 +133,12 @@ def test_missing_and_broken_batches(tmp_path, rng):
 
 
 def test_the_published_files_are_those_that_torchvision_names():
-    from torchvision.datasets import CIFAR10
+    from torchvision.datasets import CIFAR10, CIFAR100
 
     from s11_fastai.sources.download import MD5, URL
 
     assert (CIFAR10.url, CIFAR10.tgz_md5) == (URL, MD5)
-    listed = dict([*CIFAR10.train_list, *CIFAR10.test_list])
-    assert listed | {"batches.meta": CIFAR10.meta["md5"]} == batches.PUBLISHED
+    for theirs, ours in ((CIFAR10, batches.CIFAR10), (CIFAR100, batches.CIFAR100)):
+        listed = dict([*theirs.train_list, *theirs.test_list])
+        assert listed | {theirs.meta["filename"]: theirs.meta["md5"]} == ours.md5
+        assert theirs.meta["key"] == ours.label_names

@@ -10,7 +10,7 @@ from test_cifar_batches import write_batches
 
 from s11_fastai import load_images
 from s11_fastai.errors import S11Error
-from s11_fastai.sources import archive, fastai_folder
+from s11_fastai.sources import fastai_folder, tree
 from s11_fastai.sources.picture import read_picture
 
 
@@ -185,7 +185,7 @@ def test_a_link_to_nothing_and_an_unreadable_folder_are_named(image_folder, monk
             raise PermissionError(13, "Permission denied")
         return scandir(folder)
 
-    monkeypatch.setattr(archive.os, "scandir", refuses)
+    monkeypatch.setattr(tree.os, "scandir", refuses)
     assert "train/cat cannot be read (Permission denied): mend" in refused_data(image_folder)
 
 
