@@ -91,14 +91,17 @@ def test_a_new_cache_takes_the_place_of_older_ones(image_folder, tmp_path):
     before = kept()
     load_images(image_folder)
     load_images(image_folder, size=40)
-    assert len(first := kept() - before) == 2
+    first = kept() - before
+    assert len(first) == 2
     os.utime(image_folder / "train/cat/0000.png", ns=(1, 1))
     load_images(image_folder)
-    assert len(second := kept() - before) == 2
+    second = kept() - before
+    assert len(second) == 2
     assert len(first & second) == 1  # that of the other size
     copy = image_folder.rename(tmp_path / "moved")
     load_images(copy)
-    assert len(third := kept() - before) == 1
+    third = kept() - before
+    assert len(third) == 1
     shutil.copytree(copy, tmp_path / "another")
     load_images(tmp_path / "another")
     assert len(kept() - before) == 2
