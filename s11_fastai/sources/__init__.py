@@ -42,47 +42,51 @@ def load_images(data: str | Path | None = None, holdout: int = 0, *, size: int =
     what. With `holdout`, that many training images are what is evaluated, as `ImageSet.hold_out`
     says. Raises S11Error for anything that is no such data.
     """
-    if not isinstance(size, Integral) or size < _LEAST_SIDE:
-        raise S11Error(f"`size` must be a whole number of pixels from {_LEAST_SIDE}, not {size!r}")
-    images = _load(data, int(size), holdout)
+    images = load_all(data, size=size, needs_test=not holdout)
     return images.hold_out(holdout) if holdout else images
 
 
-def _load(data: str | Path | None, side: int, holdout: int) -> ImageSet:
+def load_all(
+    data: str | Path | None = None, *, size: int = SIDE, needs_test: bool = True
+) -> ImageSet:
+    """The same before any image is held out; without `needs_test` the test part may be empty."""
+    if not isinstance(size, Integral) or size < _LEAST_SIDE:
+        raise S11Error(f"`size` must be a whole number of pixels from {_LEAST_SIDE}, not {size!r}")
+    side = int(size)
     if data == "digits":
         return resized(load_digits(), side)
     path = _cifar10() if data is None else Path(os.path.expanduser(data))
     if path.is_dir() and str(data):
-        images = _from_folder(path, side, holdout)
+        images = _from_folder(path, side, needs_test)
     elif path.is_file():
-        images = _from_archive(path, side, holdout)
+        images = _from_archive(path, side, needs_test)
     else:
         raise S11Error(f"{data!r} does not exist: give a folder, a {READ}, or 'digits'")
     return replace(images, name=images.name or printable(path.resolve().name.split(".")[0]))
 
 
-def _from_folder(path: Path, side: int, holdout: int) -> ImageSet:
+def _from_folder(path: Path, side: int, needs_test: bool) -> ImageSet:
     """The images of a folder. What lies beside them in it changes neither key nor cache."""
     place = Disk(path)
     layout = find_layout(place, path)
-    check_test(layout.has_test, holdout, path)
+    check_test(layout.has_test or not needs_test, path)
     tree = place.whole(layout.top, layout.names)
     images = _kept(folder_key(tree, path), path, side, lambda: _decode(tree, layout, path, side))
     return replace(images, notes=(*layout.notes, *images.notes))
 
 
-def _from_archive(path: Path, side: int, holdout: int) -> ImageSet:
+def _from_archive(path: Path, side: int, needs_test: bool) -> ImageSet:
     """The images of an archive, which is only unpacked where they are not in the cache."""
 
     def decode() -> ImageSet:
         tree = archive_tree(path)
         layout = find_layout(tree, path)
-        check_test(layout.has_test, holdout, path)
+        check_test(layout.has_test or not needs_test, path)
         images = _decode(tree.whole(layout.top, layout.names), layout, path, side)
         return replace(images, notes=(*layout.notes, *tree.notes, *images.notes))
 
     images = _kept(archive_key(path), path, side, decode)
-    check_test(len(images.valid.labels) > 0, holdout, path)
+    check_test(len(images.valid.labels) > 0 or not needs_test, path)
     return images
 
 

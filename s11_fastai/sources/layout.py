@@ -64,9 +64,9 @@ def find_layout(place: Place, where: Path) -> Layout:
     raise _nothing(floors[0][""], where)
 
 
-def check_test(has_test: bool, holdout: int, where: Path) -> None:
+def check_test(is_fine: bool, where: Path) -> None:
     """Raise S11Error where there is nothing that could be evaluated."""
-    if not has_test and not holdout:
+    if not is_fine:
         raise S11Error(
             f"{where} has no test/ (nor val/ or valid/) with a folder of images for each class: "
             "add it, or give `holdout`, the number of training images that are evaluated instead"
