@@ -32,7 +32,12 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
         out = options.out or s11.default_path(settings.data)
         with (
             s11.join_processes(settings.device, signals) as processes,
-            s11.claim(out, resume=options.resume, is_main=processes.is_main) as folder,
+            s11.claim(
+                out,
+                resume=options.resume,
+                or_next=options.out is None,
+                is_main=processes.is_main,
+            ) as folder,
         ):
             if folder.finished:
                 s11.say(folder.finished)

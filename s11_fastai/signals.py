@@ -59,3 +59,13 @@ class StopSignals:
         # Not print(), which the signal may have interrupted; whoever read it may be gone.
         with suppress(OSError):
             os.write(2, b"\nstopping as soon as this step is done; once more stops at once\n")
+
+
+def leave_to_parent() -> None:
+    """In a process that another one has forked to work for it: let that one decide when to stop.
+
+    What a terminal or Slurm sends reaches both. A SIGTERM ends this process at once.
+    """
+    for number in (signal.SIGINT, *_WARNINGS):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -181,7 +181,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     Raises Damaged for anything else than `sealed` tensors, OSError for no such file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             seal = json.loads((file.metadata() or {})[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text, expected = str(seal["about"]), seal["sha256"]
@@ -193,17 +193,41 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, about
 
 
+def about_in(path: Path) -> Any:
+    """The plain values in a file, by what it says of itself: the checksum is not looked at.
+
+    Raises Damaged where it says nothing of the kind, OSError for no such file.
+    """
+    try:
+        with _opened(path) as file:
+            return json.loads(json.loads((file.metadata() or {})[_KEY])["about"])
+    except _NOT_OURS as error:
+        raise _other_kind(path, error) from error
+
+
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of the tensors in a file, by what it says of them, before any is read.
 
     Raises Damaged where it says nothing of the kind, OSError for no such file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             names = file.keys()
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except _NOT_OURS as error:
         raise _other_kind(path, error) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The tensors of a file, mapped. Raises OSError, and what safetensors raises."""
+    with ExitStack() as stack:
+        name = str(path)
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # safetensors opens no such name, but a descriptor has another
+            name = f"/dev/fd/{stack.enter_context(path.open('rb')).fileno()}"
+        yield stack.enter_context(safe_open(name, framework="pt"))
 
 
 # Before the checksum has been compared, a damaged header can mean nearly anything.

@@ -1,8 +1,9 @@
 """The place of a run: its default name, whether it is free, and who is writing there."""
 
+import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from s11_fastai.runs.whole import read_all
 from s11_fastai.storage import Folder, is_unfinished, sweep
 
 _LOCK, _PID = ".lock", ".pid"
+# What a file system says that knows no locks, as some over a network do.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def default_path(data: str | None) -> Path:
@@ -55,8 +58,12 @@ class RunFolder(Folder):
 
 
 @contextmanager
-def claim(path: Path, *, resume: bool = False, is_main: bool = True) -> Iterator[RunFolder]:
+def claim(
+    path: Path, *, resume: bool = False, or_next: bool = False, is_main: bool = True
+) -> Iterator[RunFolder]:
     """The folder of a run that is to begin there, or with `resume` to go on.
+
+    With `or_next`, where there is one of that name the new one has "-2", "-3" and so on after it.
 
     The main process holds it against a second run until the block's end; the system lets go of a
     dead process's lock. A folder in which nothing was begun is taken away again. A finished run of
@@ -72,17 +79,39 @@ def claim(path: Path, *, resume: bool = False, is_main: bool = True) -> Iterator
     if results and not (flaw and Checkpoints(path / "checkpoint").names()):
         yield RunFolder(path, _last_word(path, results, flaw))
         return
-    _check_place(path)
-    with locked(path) as folder:
+    _check_place(path.parent if or_next else path)
+    path, made = _make_new(path) if or_next else (path, ())
+    with locked(path, made) as folder:
         folder.flaw = flaw
         if not (resume and folder.begun):
-            _check_free(path)
+            _check_free(folder.path)
         try:
             yield folder
         except (OSError, Stopped, DivergedError) as error:
             if holds_run(path):
                 error.run_folder = path  # type: ignore[union-attr]
             raise
+
+
+def _make_new(path: Path) -> tuple[Path, Sequence[Path]]:
+    """A folder of this name or the next that is free, made at once, and all that were made for it.
+
+    Of processes that want one name in the same moment, each gets its own.
+    """
+    above, new, number = _missing(path.parent), path, 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            new.mkdir()
+            return new, (new, *above)
+        except FileExistsError:
+            number += 1
+            new = path.with_name(f"{path.name}-{number}")
+
+
+def _missing(path: Path) -> list[Path]:
+    """Those of the folders down to `path` that are not there, the lowest first."""
+    return [place for place in (path, *path.parents) if not place.exists()]
 
 
 def _flaw_of(path: Path) -> str:
@@ -112,17 +141,19 @@ def opened(path: Path) -> Iterator[RunFolder]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[RunFolder]:
-    """A folder that is made where there is none, held against other processes."""
-    made = [place for place in (path, *path.parents) if not place.exists()]
+def locked(path: Path, made: Sequence[Path] = ()) -> Iterator[RunFolder]:
+    """A folder that is made where there is none, held against other processes.
+
+    Where nothing is begun in it, it is taken away with those that were `made` for it.
+    """
+    made = (*made, *_missing(path))
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / _LOCK)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise S11Error(
-            f"{path} is in use by {_holder(path)}: wait for it, stop it, or choose another folder"
-        ) from None
+        _acquire(lock, path)
+    except (S11Error, OSError):
+        _take_away(made)
+        raise
     folder = RunFolder(path)
     try:
         with suppress(OSError):  # a full disk: the number is for people only
@@ -135,10 +166,35 @@ def locked(path: Path) -> Iterator[RunFolder]:
                 folder.remove(_PID)
                 if not holds_run(path):
                     folder.remove(_LOCK)
-                    for place in made:
-                        place.rmdir()
+                    _take_away(made)
         finally:
             lock.release()
+
+
+def _acquire(lock: FileLock, path: Path) -> None:
+    """Hold the lock; raises S11Error where another process does, or none can."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise S11Error(
+            f"{path} is in use by {_holder(path)}: wait for it, stop it, or choose another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        with suppress(OSError):
+            (path / _LOCK).unlink()
+        raise S11Error(
+            f"the file system of {path} has no locks, which keep two runs out of one folder: "
+            "choose a folder on another disk, or mount this one with locks"
+        ) from error
+
+
+def _take_away(made: Sequence[Path]) -> None:
+    """Remove folders, the lowest first, as far as they are empty."""
+    with suppress(OSError):
+        for place in made:
+            place.rmdir()
 
 
 def _check_place(path: Path) -> None:

@@ -2,100 +2,111 @@
 
 import configparser
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 
 from s11_fastai.errors import S11Error
-from s11_fastai.sources.archive import (
-    PARTS,
-    Tree,
-    archive_key,
-    archive_tree,
-    folder_key,
-    folder_tree,
-)
+from s11_fastai.sources.archive import READ, archive_key, archive_tree
 from s11_fastai.sources.cache import cached
-from s11_fastai.sources.cifar_batches import PUBLISHED, is_batches_folder, read_batches
+from s11_fastai.sources.cifar_batches import read_batches
 from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.download import download
-from s11_fastai.sources.folder import is_image_folder, read_image_folder
+from s11_fastai.sources.folder import read_image_folder
 from s11_fastai.sources.imageset import SIDE, ImageSet, Split, check_classes, fingerprint
+from s11_fastai.sources.known import known_name
+from s11_fastai.sources.layout import Layout, check_test, find_layout
 from s11_fastai.sources.resize import resized
+from s11_fastai.sources.tree import Disk, Tree, folder_key
 from s11_fastai.streams import printable
 
 __all__ = ["ImageSet", "Split", "load_images"]
 
 # Below it, nothing is left of an image after the network's three poolings.
 _LEAST_SIDE = 8
-# Copies of CIFAR-10 that are known by their pixels.
-_KNOWN = {
-    "f4933fed79460c2f4fb1a720c7accb12ae74d341c85f86d2da2fdc0db151d78a": "CIFAR-10, JPEG q75 copy",
-}
 
 
 def load_images(data: str | Path | None = None, holdout: int = 0, *, size: int = SIDE) -> ImageSet:
     """The images at `data`, RGB, decoded once and memory-mapped from a cache after that.
 
-    `data` is a folder with `train/<class>/` and `test/<class>/` of PNG, JPEG, WebP, GIF, BMP or
-    TIFF, a `cifar-10-batches-py` folder, a `.tar`, `.tgz` or `.tar.gz` of either, "digits", or None
-    for CIFAR-10: a copy in fastai's data or archive folder, else the published archive, downloaded.
-    Cache and download lie in fastai's folders (`FASTAI_HOME`, by default `~/.fastai`), in
-    `data/s11-cache` and `archive`.
+    `data` is a folder of PNG, JPEG, WebP, GIF, BMP or TIFF: `train/<class>/` and `test/<class>/`
+    (or `val/`, `valid/`), or with `holdout` `train/<class>/`, `<class>/` or Kaggle's `train/` with
+    `trainLabels.csv`; or the batches of CIFAR-10 or CIFAR-100; or a `.zip` or `.tar` of any of
+    these; or "digits"; or None for CIFAR-10: a copy in fastai's data or archive folder, else the
+    published archive, downloaded. They may lie two folders deep. Cache and download lie in fastai's
+    folders (`FASTAI_HOME`, by default `~/.fastai`), in `data/s11-cache` and `archive`.
 
     Images of another shape than `size` x `size` are cut to their middle and resized, antialiased;
-    files that are no images are left out: `ImageSet.notes` tells of both. With `holdout`, that many
-    training images are what is evaluated, as `ImageSet.hold_out` says. Raises S11Error for anything
-    that is no such data.
+    files that are no images are left out: `ImageSet.notes` tells of both, and of what was taken for
+    what. With `holdout`, that many training images are what is evaluated, as `ImageSet.hold_out`
+    says. Raises S11Error for anything that is no such data.
     """
-    if not isinstance(size, Integral) or size < _LEAST_SIDE:
-        raise S11Error(f"`size` must be a whole number of pixels from {_LEAST_SIDE}, not {size!r}")
-    images = _load(data, int(size))
+    images = load_all(data, size=size, needs_test=not holdout)
     return images.hold_out(holdout) if holdout else images
 
 
-def _load(data: str | Path | None, side: int) -> ImageSet:
+def load_all(
+    data: str | Path | None = None, *, size: int = SIDE, needs_test: bool = True
+) -> ImageSet:
+    """The same before any image is held out; without `needs_test` the test part may be empty."""
+    if not isinstance(size, Integral) or size < _LEAST_SIDE:
+        raise S11Error(f"`size` must be a whole number of pixels from {_LEAST_SIDE}, not {size!r}")
+    side = int(size)
     if data == "digits":
         return resized(load_digits(), side)
     path = _cifar10() if data is None else Path(os.path.expanduser(data))
     if path.is_dir() and str(data):
-        tree = _data_in(folder_tree(path), path)
-        key, read = folder_key(tree, path), lambda: tree
+        images = _from_folder(path, side, needs_test)
     elif path.is_file():
-        key, read = archive_key(path), lambda: _data_in(archive_tree(path), path)
+        images = _from_archive(path, side, needs_test)
     else:
-        raise S11Error(f"{data!r} does not exist: give a folder, .tar, .tgz, .tar.gz or 'digits'")
+        raise S11Error(f"{data!r} does not exist: give a folder, a {READ}, or 'digits'")
+    return replace(images, name=images.name or printable(path.resolve().name.split(".")[0]))
+
+
+def _from_folder(path: Path, side: int, needs_test: bool) -> ImageSet:
+    """The images of a folder. What lies beside them in it changes neither key nor cache."""
+    place = Disk(path)
+    layout = find_layout(place, path)
+    check_test(layout.has_test or not needs_test, path)
+    tree = place.whole(layout.top, layout.names)
+    images = _kept(folder_key(tree, path), path, side, lambda: _decode(tree, layout, path, side))
+    return replace(images, notes=(*layout.notes, *images.notes))
+
+
+def _from_archive(path: Path, side: int, needs_test: bool) -> ImageSet:
+    """The images of an archive, which is only unpacked where they are not in the cache."""
+
+    def decode() -> ImageSet:
+        tree = archive_tree(path)
+        layout = find_layout(tree, path)
+        check_test(layout.has_test or not needs_test, path)
+        images = _decode(tree.whole(layout.top, layout.names), layout, path, side)
+        return replace(images, notes=(*layout.notes, *tree.notes, *images.notes))
+
+    images = _kept(archive_key(path), path, side, decode)
+    check_test(len(images.valid.labels) > 0 or not needs_test, path)
+    return images
+
+
+def _kept(key: str, path: Path, side: int, decode: Callable[[], ImageSet]) -> ImageSet:
+    """The images from the cache, or decoded and kept there."""
     key = key if side == SIDE else f"{key}-{side}"
-    folder = fastai_folder("data") / "s11-cache"
-    images = cached(folder, key, lambda: _decode(read(), path, side))
-    place = printable(path.resolve().name.split(".")[0])
-    return replace(images, name=_KNOWN.get(images.fingerprint) or images.name or place)
+    return cached(fastai_folder("data") / "s11-cache", key, decode, path.resolve(), side)
 
 
-def _data_in(tree: Tree, path: Path) -> Tree:
-    """The part of a tree that is data, at its top or one folder below."""
-    for top in ["", *sorted(f for f in tree.folders if "/" not in f)]:
-        inner = tree.below(top)
-        if is_batches_folder(inner):
-            return inner.only(PUBLISHED)
-        if is_image_folder(inner):
-            return inner.only(PARTS)
-    raise S11Error(
-        f"{path} holds neither CIFAR-10's batches nor train/ and test/ with a folder for each "
-        "class: give the folder that has them at its top"
-    )
-
-
-def _decode(tree: Tree, path: Path, side: int) -> ImageSet:
-    """The images of a tree, with a name only where they are the published ones."""
+def _decode(tree: Tree, layout: Layout, path: Path, side: int) -> ImageSet:
+    """The images of a tree, with a name only where they are CIFAR-10's or CIFAR-100's."""
     name, notes = "", tuple[str, ...]()
-    if is_batches_folder(tree):
-        classes, train, test, published = read_batches(tree, path)
-        name = "CIFAR-10" if published else ""
+    if layout.batches:
+        classes, train, test, published = read_batches(tree, layout.batches, path)
+        name = layout.batches.name if published else ""
     else:
-        classes, train, test, notes = read_image_folder(tree, path, side)
+        classes, train, test, notes = read_image_folder(tree, layout, path, side)
     check_classes(classes, path)
     mark = fingerprint(classes, train, test)
+    name = name or known_name(classes, train, test, mark)
     return resized(ImageSet(name, classes, train, test, mark, notes=notes), side)
 
 
@@ -120,3 +131,10 @@ def fastai_folder(folder: str) -> Path:
     except (configparser.Error, UnicodeDecodeError) as error:
         why = " ".join(str(error).split())
         raise S11Error(f"fastai's config.ini is damaged ({why}): mend or delete it") from error
+    except OSError:  # it has no settings and cannot write any: these are its own
+        return Path(os.getenv("FASTAI_HOME", "~/.fastai")).expanduser().absolute() / folder
+    except RuntimeError as error:
+        raise S11Error(
+            f"fastai's folders lie in yours, which cannot be found ({error}): set FASTAI_HOME to "
+            "the path of a folder"
+        ) from error

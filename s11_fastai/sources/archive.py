@@ -1,124 +1,70 @@
-"""Where files come from: a folder, or an archive that is read without being unpacked to disk."""
+"""Archives, read into memory without being unpacked to disk: `.tar`, packed or not, and `.zip`."""
 
+import bz2
+import errno
 import gzip
 import hashlib
 import io
-import os
+import lzma
+import stat
+import struct
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Collection, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from s11_fastai.errors import S11Error
+from s11_fastai.sources.tree import DEEPEST, Tree, is_foreign
+from s11_fastai.streams import printable
 
+READ = ".zip, .tar, .tgz, .tar.gz, .tar.bz2 or .tar.xz"
 MAX_UNPACKED = 1 << 30
-# The folders of training and test images.
-PARTS = frozenset(("train", "test"))
-# Folders that a NAS, macOS or Windows puts beside anybody's files.
-_FOREIGN = frozenset(
-    ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
-)
 MAX_MEMBERS = 100_000
+# The list at a zip file's end; 100,000 members with long names have it.
+MAX_ZIP_LIST = 16 << 20
 _MAX_NAME, _MAX_HEADER = 1_000, 8 << 10
-_DEEPEST = 32  # folders below each other
 _HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 _HEADERS |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
-_END_OF_TAR = bytes(512)
+_BLOCK = 512
+_END_OF_TAR = bytes(_BLOCK)
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
+# What people may bring instead, by its first bytes.
+_OTHERS = {
+    b"7z\xbc\xaf'\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a rar archive",
+    b"\x28\xb5\x2f\xfd": "a file packed by zstd",
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"GIF8": "a picture (GIF)",
+    b"\x89HDF": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+    b"\x93NUMPY": "a NumPy array",
+    b"%PDF": "a PDF",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+}
+# What a damaged file raises. zipfile and bz2 know more ways than they name.
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    struct.error,
+)
 
 
-@dataclass(frozen=True)
-class Tree:
-    """Files by their path below the tree's top ("train/cat/0001.png"), and the folders there.
+class _Member(NamedTuple):
+    """A file or folder of an archive; a link's kind is "link", its bytes are none."""
 
-    A file is a path on disk, or its bytes where the tree came out of an archive.
-    """
-
-    files: Mapping[str, Path | bytes]
-    folders: frozenset[str]
-
-    def below(self, top: str) -> "Tree":
-        """The part of the tree below the folder `top`, or the whole for an empty `top`."""
-        if not top:
-            return self
-        cut = len(top) + 1
-        inside = {name[cut:]: f for name, f in self.files.items() if name.startswith(f"{top}/")}
-        return Tree(inside, frozenset(n[cut:] for n in self.folders if n.startswith(f"{top}/")))
-
-    def only(self, names: Collection[str]) -> "Tree":
-        """Those files and folders whose path begins with one of these names."""
-        files = {name: f for name, f in self.files.items() if name.split("/")[0] in names}
-        return Tree(files, frozenset(n for n in self.folders if n.split("/")[0] in names))
-
-    def read(self, name: str, most: int) -> bytes:
-        """The bytes of one file; raises ValueError where they are more than `most`, or no file."""
-        file = self.files[name]
-        if isinstance(file, bytes):
-            size = len(file)
-        elif file.is_file():
-            size = file.stat().st_size
-        else:
-            raise ValueError("it is no plain file")
-        if size > most:
-            raise ValueError(f"it has more than {most:,} bytes")
-        return file if isinstance(file, bytes) else file.read_bytes()
-
-
-def folder_tree(top: Path) -> Tree:
-    """The tree of a folder as far as it may be data: two floors, and all below train/ and test/.
-
-    What is hidden or a system's own is left out. Links are followed, but not round in a circle.
-    Raises S11Error for a folder that must be read and cannot.
-    """
-    files: dict[str, Path | bytes] = {}
-    folders: set[str] = set()
-
-    def enter(folder: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> None:
-        place = folder.resolve()
-        for entry in [] if place in above else _entries(folder, needed=_is_data(parts)):
-            name = "/".join(inner := (*parts, entry.name))
-            if _is_foreign(entry.name):
-                continue
-            if entry.is_dir():
-                folders.add(name)
-                if len(inner) < _DEEPEST and (len(inner) == 1 or _is_data(inner)):
-                    enter(Path(entry.path), inner, (*above, place))
-            elif entry.is_file() or not os.path.exists(entry.path):  # no pipe; a link to nothing
-                files[name] = Path(entry.path)
-
-    enter(top, (), ())
-    return Tree(files, frozenset(folders))
-
-
-def _is_data(parts: tuple[str, ...]) -> bool:
-    """Whether a folder is the top, or lies in train/ or test/, at the top or one folder below."""
-    return not parts or not PARTS.isdisjoint(parts[:2])
-
-
-def _entries(folder: Path, needed: bool) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        if not needed:
-            return []
-        raise S11Error(
-            f"{folder} cannot be read ({error.strerror}): mend its permissions, or leave it out"
-        ) from error
-
-
-def folder_key(tree: Tree, where: Path) -> str:
-    """SHA-256 of the folder's place and of its files' names, sizes and times of change."""
-    digest = hashlib.sha256(os.fsencode(where.resolve()))
-    for folder in sorted(tree.folders):
-        digest.update(b"\n" + os.fsencode(folder))
-    for name, file in sorted(tree.files.items()):
-        digest.update(b"\n" + os.fsencode(name))
-        with suppress(FileNotFoundError):  # a link to nothing
-            status = os.stat(file)
-            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
-    return digest.hexdigest()
+    name: str
+    kind: str
+    data: bytes = b""
 
 
 def archive_key(path: Path) -> str:
@@ -131,42 +77,131 @@ def archive_key(path: Path) -> str:
 
 
 def archive_tree(path: Path, max_unpacked: int = MAX_UNPACKED) -> Tree:
-    """Read a `.tar`, `.tgz` or `.tar.gz` into memory, but for what is hidden or lies too deep.
+    """Read an archive into memory, but for links, what is hidden and what lies too deep.
 
-    Raises S11Error for an archive that is cut short or damaged, holds a link, a device or a path
-    that leads out of its folder, unpacks to more than `max_unpacked` bytes, or has more than
+    Raises S11Error for an archive that is cut short, damaged or of another kind, holds a device or
+    a path that leads out of its folder, unpacks to more than `max_unpacked` bytes, or has more than
     `MAX_MEMBERS` members.
     """
     files: dict[str, Path | bytes] = {}
     folders: set[str] = set()
-    try:
-        with path.open("rb") as raw:
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
-            stream = _Bounded(gzip.GzipFile(fileobj=raw) if packed else raw, max_unpacked, path)
-            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
-                for i, member in enumerate(tar):
-                    tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
-                    if i == MAX_MEMBERS:
-                        raise S11Error(
-                            f"{path} has more than {MAX_MEMBERS:,} members: unpack it and give "
-                            "the folder"
-                        )
-                    name = _checked_name(member, path)
-                    if _left_out(name):
-                        continue
-                    if member.isdir():
-                        folders.add(name)
-                    else:
-                        stream.admit(member.size)
-                        files[name] = _bytes_of(tar, member)
-            stream.drain()
-    except (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(path, error) from error
+    links: list[str] = []
+    for member in _members(path, max_unpacked):
+        if member.kind == "link":
+            links.append(member.name)
+        elif member.kind == "folder":
+            folders.add(member.name)
+        else:
+            files[member.name] = member.data
     folders.update(p.as_posix() for name in files for p in PurePosixPath(name).parents)
-    return Tree(files, frozenset(folders - {"."}))
+    count = f"{len(links):,}, the first {printable(links[0])}" if links else ""
+    notes = (f"left out, as links in an archive: {count}",) if links else ()
+    return Tree(files, frozenset(folders - {"."}), notes)
 
 
-class _Member(tarfile.TarInfo):
+def _members(path: Path, max_unpacked: int) -> Iterator[_Member]:
+    with path.open("rb") as raw:
+        start = raw.peek(_BLOCK)[:_BLOCK]
+    read = _zip_members if start.startswith(_ZIP) else _tar_members
+    try:
+        yield from read(path, _Bound(path, max_unpacked))
+    except _BROKEN as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # those are the disk's
+            raise
+        raise _damaged(path, error) from error
+
+
+class _Bound:
+    """How much an archive may still unpack to, in bytes, and how many members it may have."""
+
+    def __init__(self, archive: Path, limit: int) -> None:
+        self.archive, self.left, self.limit = archive, limit, limit
+        self.members = 0
+
+    def admit(self, size: int) -> None:
+        """Raise S11Error where `size` bytes are too many."""
+        if size > self.left:
+            raise S11Error(f"{self.archive} unpacks to more than {self.limit:,} bytes; not read")
+
+    def take(self, size: int) -> None:
+        self.admit(size)
+        self.left -= size
+
+    def count(self) -> None:
+        self.members += 1
+        if self.members > MAX_MEMBERS:
+            raise S11Error(
+                f"{self.archive} has more than {MAX_MEMBERS:,} members: unpack it and give "
+                "the folder"
+            )
+
+
+# Tar files, packed or not.
+
+
+def _tar_members(path: Path, bound: _Bound) -> Iterator[_Member]:
+    _check_tar(path)
+    with path.open("rb") as raw, closing(_unpacked(raw)) as unpacked:
+        stream = _TarStream(unpacked, bound)
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarHeader) as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
+                bound.count()
+                name = _checked_name(member.name, member.isreg(), path)
+                if _left_out(name):
+                    continue
+                if member.issym() or member.islnk():
+                    yield _Member(name, "link")
+                elif member.isdir():
+                    yield _Member(name, "folder")
+                else:
+                    yield _Member(name, "file", _bytes_of(tar, member, bound))
+        stream.drain()
+
+
+def _unpacked(raw: io.BufferedReader) -> io.BufferedIOBase:
+    """What is in the file: its own bytes, or what they unpack to."""
+    start = raw.peek(_BLOCK)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=raw)
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(raw)
+    if start.startswith(b"\xfd7zXZ\0"):
+        return lzma.LZMAFile(raw)
+    return raw
+
+
+def _check_tar(path: Path) -> None:
+    """Raise S11Error, naming the kind, for a whole file that holds no tar archive."""
+    with path.open("rb") as raw, closing(_unpacked(raw)) as unpacked:
+        packed = unpacked is not raw
+        start = unpacked.read(_BLOCK)
+    try:
+        if len(start) == _BLOCK and start != _END_OF_TAR:  # else it is cut short, or empty
+            tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        kind = next((kind for magic, kind in _OTHERS.items() if start.startswith(magic)), "")
+        what = f"is {kind or 'no archive that is known'}"
+        if packed:
+            what = f"holds {kind or 'something'}, packed, and no tar archive"
+        raise S11Error(
+            f"{path} {what}: unpack it and give the folder, or give a {READ} of it"
+        ) from None
+
+
+def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo, bound: _Bound) -> bytes:
+    # A sparse file claims more bytes than the archive holds.
+    if not member.isreg() or member.issparse():
+        raise S11Error(f"{bound.archive}: the member {member.name!a} is no plain file; not read")
+    bound.admit(member.size)
+    stream = tar.extractfile(member)
+    assert stream is not None  # it is a regular file
+    return stream.read()
+
+
+class _TarHeader(tarfile.TarInfo):
     """A header of an archive, which must not say that a longer one follows than names need.
 
     tarfile looks through that with patterns whose time grows with the square of its length.
@@ -180,62 +215,18 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream = tar.extractfile(member)
-    assert stream is not None  # _checked_name lets regular files and folders pass alone
-    return stream.read()
+class _TarStream(io.RawIOBase):
+    """A stream that refuses to give more than its bound, and knows how it ended."""
 
-
-def _checked_name(member: tarfile.TarInfo, archive: Path) -> str:
-    name = PurePosixPath(member.name)
-    if len(member.name) > _MAX_NAME:
-        raise S11Error(f"{archive}: a member's name has more than {_MAX_NAME:,} letters; not read")
-    if member.isreg() and not name.parts:
-        raise S11Error(f"{archive}: the member {member.name!a} has no name; not read")
-    drive = member.name[1:2] == ":"
-    if name.is_absolute() or drive or ".." in name.parts or "\\" in member.name:
-        raise S11Error(f"{archive}: the member {member.name!a} leads out of its folder; not read")
-    # A sparse file claims more bytes than the archive holds.
-    if not (member.isreg() or member.isdir()) or member.issparse():
-        raise S11Error(f"{archive}: the member {member.name!a} is no plain file; not read")
-    return name.as_posix()
-
-
-def _left_out(name: str) -> bool:
-    """Whether it is hidden, a system's own, or lies deeper than any image does."""
-    parts = PurePosixPath(name).parts
-    return len(parts) > _DEEPEST or any(map(_is_foreign, parts))
-
-
-def _is_foreign(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or an operating system's own."""
-    return name.startswith(".") or name in _FOREIGN
-
-
-def _damaged(archive: Path, error: object) -> S11Error:
-    return S11Error(
-        f"{archive} is cut short, damaged or no tar archive ({error}): "
-        "delete it and fetch it again, or give a folder, .tar, .tgz or .tar.gz"
-    )
-
-
-class _Bounded(io.RawIOBase):
-    """A stream that refuses to give more than `limit` bytes, and knows how it ended."""
-
-    def __init__(self, stream: io.IOBase, limit: int, archive: Path) -> None:
-        self.stream, self.left, self.limit, self.archive = stream, limit, limit, archive
+    def __init__(self, stream: io.BufferedIOBase, bound: _Bound) -> None:
+        self.stream, self.bound = stream, bound
         self.tail = b""
 
     def read(self, size: int = -1) -> bytes:
         data = self.stream.read(size)
-        self.admit(len(data))
-        self.left -= len(data)
+        self.bound.take(len(data))
         self.tail = (self.tail + data)[-len(_END_OF_TAR) :]
         return data
-
-    def admit(self, size: int) -> None:
-        if size > self.left:
-            raise S11Error(f"{self.archive} unpacks to more than {self.limit:,} bytes; not read")
 
     def drain(self) -> None:
         """Read on to the end, so that a missing end or a wrong checksum shows."""
@@ -243,3 +234,75 @@ class _Bounded(io.RawIOBase):
             pass
         if self.tail != _END_OF_TAR:
             raise tarfile.ReadError("the end is missing")
+
+
+# Zip files.
+
+
+def _zip_members(path: Path, bound: _Bound) -> Iterator[_Member]:
+    with _SmallReads(io.FileIO(path)) as raw, zipfile.ZipFile(raw) as archive:
+        for member in archive.infolist():
+            bound.count()
+            name = _checked_name(member.filename, not member.is_dir(), path)
+            if _left_out(name):
+                continue
+            if stat.S_ISLNK(member.external_attr >> 16):
+                yield _Member(name, "link")
+            elif member.is_dir():
+                yield _Member(name, "folder")
+            else:
+                _check_packing(member, path)
+                bound.take(member.file_size)
+                yield _Member(name, "file", archive.read(member))
+
+
+def _check_packing(member: zipfile.ZipInfo, archive: Path) -> None:
+    if member.flag_bits & 1:
+        what = "is encrypted"
+    # The others can unpack a few bytes to any number before it is known.
+    elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        what = f"is packed in a way that is not read here (number {member.compress_type})"
+    else:
+        return
+    raise S11Error(
+        f"{archive}: the member {member.filename!a} {what}: unpack it and give the folder"
+    )
+
+
+class _SmallReads(io.BufferedReader):
+    """A file that refuses to be read at once, as zipfile reads the list of an archive's members."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        most = MAX_ZIP_LIST + 1
+        data = super().read(most if size is None or size < 0 else min(size, most))
+        if len(data) > MAX_ZIP_LIST:
+            raise ValueError(f"its list of members has more than {MAX_ZIP_LIST:,} bytes")
+        return data
+
+
+# Of both.
+
+
+def _checked_name(given: str, is_file: bool, archive: Path) -> str:
+    name = PurePosixPath(given)
+    if len(given) > _MAX_NAME:
+        raise S11Error(f"{archive}: a member's name has more than {_MAX_NAME:,} letters; not read")
+    if is_file and not name.parts:
+        raise S11Error(f"{archive}: the member {given!a} has no name; not read")
+    drive = given[1:2] == ":"
+    if name.is_absolute() or drive or ".." in name.parts or "\\" in given:
+        raise S11Error(f"{archive}: the member {given!a} leads out of its folder; not read")
+    return name.as_posix()
+
+
+def _left_out(name: str) -> bool:
+    """Whether it is hidden, a system's own, or lies deeper than any image does."""
+    parts = PurePosixPath(name).parts
+    return len(parts) > DEEPEST or any(map(is_foreign, parts))
+
+
+def _damaged(archive: Path, error: object) -> S11Error:
+    return S11Error(
+        f"{archive} is cut short or damaged ({error}): move it away and fetch it again, or give a "
+        f"folder or a {READ}"
+    )

@@ -2,37 +2,77 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 
 from s11_fastai.sources.imageset import ImageSet, Split
-from s11_fastai.storage import Damaged, read_tensors, sweep, write_tensors
+from s11_fastai.storage import Damaged, about_in, read_tensors, sweep, write_tensors
+from s11_fastai.streams import printable
 
-_FORMAT = "s11-images-3"
+_FORMAT = "s11-images-4"
 
 
-def cached(folder: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
+def cached(
+    folder: Path,
+    key: str,
+    decode: Callable[[], ImageSet],
+    source: Path | None = None,
+    side: int = 0,
+) -> ImageSet:
     """The ImageSet kept under `key`, or what `decode` gives, kept from then on.
 
     A file that is damaged, of another format or of another key is made again; where several
     processes want it at once, one makes it and the others wait. The arrays are a private map of
-    the file: writing to them changes neither the file nor another process.
+    the file: writing to them changes neither the file nor another process. Where the file cannot be
+    written, the images come without, and a note says so.
+
+    A new file takes the place of older ones of the same `source` and `side`, and of those whose
+    source is gone.
     """
     path = folder / f"{key}.safetensors"
     images = _read(path, key)
     if images is None:
         with _one_at_a_time(path.with_suffix(".lock")):
-            images = _read(path, key) or _made(path, key, decode)
+            images = _read(path, key) or _made(path, key, decode, (str(source), side))
     return images
 
 
-def _made(path: Path, key: str, decode: Callable[[], ImageSet]) -> ImageSet:
+Source = tuple[str, int]  # where the images are, and the side they are kept in
+
+
+def _made(path: Path, key: str, decode: Callable[[], ImageSet], source: Source) -> ImageSet:
     sweep(path.parent)
     images = decode()
-    write_cache(path, key, images)
+    try:
+        write_cache(path, key, images, source)
+        _remove_others(path, source)
+    except OSError as error:
+        why = error.strerror or error
+        note = f"decoded at every start, as nothing can be kept in {path.parent} ({why})"
+        return replace(images, notes=(*images.notes, printable(note)))
     return _read(path, key) or images
+
+
+def _remove_others(kept: Path, source: Source) -> None:
+    """Remove what no start will read again."""
+    for path in kept.parent.glob("*.safetensors"):
+        if path != kept and _is_old(path, source):
+            for each in (path, path.with_suffix(".lock")):
+                each.unlink(missing_ok=True)
+
+
+def _is_old(path: Path, source: Source) -> bool:
+    try:
+        about = about_in(path)
+    except Damaged:
+        return True
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
+        return True
+    place, side = about["source"]
+    return (place, side) == source or not Path(place).exists()
 
 
 @contextmanager
@@ -66,11 +106,12 @@ def _read(path: Path, key: str) -> ImageSet | None:
     return ImageSet(about["name"], classes, train, valid, about["fingerprint"], notes=notes)
 
 
-def write_cache(path: Path, key: str, images: ImageSet) -> None:
+def write_cache(path: Path, key: str, images: ImageSet, source: Source) -> None:
     """Write the images as a whole file, which `key` tells from those of other sources."""
     about = {
         "format": _FORMAT,
         "key": key,
+        "source": source,
         "name": images.name,
         "classes": images.classes,
         "fingerprint": images.fingerprint,

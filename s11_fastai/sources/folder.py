@@ -1,9 +1,7 @@
-"""Images in `train/<class>/` and `test/<class>/`, decoded on every core."""
+"""The images of a layout of folders, decoded on every core."""
 
-import mimetypes
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections import Counter
@@ -14,24 +12,23 @@ from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
 from s11_fastai.errors import S11Error
-from s11_fastai.sources.archive import PARTS, Tree
+from s11_fastai.signals import leave_to_parent
 from s11_fastai.sources.imageset import Split
-from s11_fastai.sources.picture import cut_and_resize, reason, rgb_image
+from s11_fastai.sources.label_list import by_label
+from s11_fastai.sources.layout import Layout
+from s11_fastai.sources.picture import SUFFIXES, cut_and_resize, reason, rgb_image
 from s11_fastai.sources.resize import resize_note
+from s11_fastai.sources.tree import Tree
 from s11_fastai.streams import printable
 
 _CHUNK = 250
-# Of images of any kind, also of those that are not read: what is called so is no stray file.
-_SUFFIXES = {
-    *(suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("image/")),
-    *(".webp", ".jfif", ".apng", ".mpo", ".heic", ".heif", ".avif"),
-}
 
 
 class Decoded(NamedTuple):
@@ -42,66 +39,89 @@ class Decoded(NamedTuple):
     sizes: list[tuple[int, int] | None]
 
 
-def is_image_folder(tree: Tree) -> bool:
-    """Whether the tree has `train/` or `test/` at its top."""
-    return bool(tree.folders & PARTS)
+class _File(NamedTuple):
+    """An image's name in the tree, the part and the place of its class among the classes."""
+
+    name: str
+    part: str
+    label: int
 
 
 def read_image_folder(
-    tree: Tree, where: Path, side: int
+    tree: Tree, layout: Layout, where: Path, side: int
 ) -> tuple[tuple[str, ...], Split, Split, tuple[str, ...]]:
     """Class names, the training part, the test part, in the order of the files' names, and notes.
 
     Images in folders below a class's belong to it. Pictures of other shapes than `side` x `side`
-    are resized, files that are no pictures left out, which the notes tell. Raises S11Error, with
-    names and counts, for a missing or empty part or class, classes that differ, and pictures that
-    cannot be read.
+    are resized, files that are no pictures left out, which the notes tell. The test part is empty
+    where the layout has none. Raises S11Error, with names and counts, for an empty part or class,
+    classes that differ, and pictures that cannot be read.
     """
-    listed = {part: _by_class(tree, part, where) for part in ("train", "test")}
+    listed = _listed(tree, layout, where)
     classes = _classes_of(listed, where)
-    names = [n for part in listed.values() for c in classes for n in part[c]]
-    images, sizes = decode_all(tree, names, where, side)
+    files = [
+        _File(name, part, label)
+        for part, by_class in listed.items()
+        for label, each in enumerate(classes)
+        for name in by_class[each]
+    ]
+    images, sizes = decode_all(tree, [file.name for file in files], where, side)
 
-    kept = [name for name, size in zip(names, sizes, strict=True) if size]
-    if len(kept) < len(names):
+    kept = [file for file, size in zip(files, sizes, strict=True) if size]
+    if len(kept) < len(files):
         images = images[[size is not None for size in sizes]]
-    counts = Counter("/".join(PurePosixPath(name).parts[:2]) for name in kept)
-    _refuse_empty({f"{part}/{c}": counts[f"{part}/{c}"] for part in listed for c in classes}, where)
-    train_labels, test_labels = (
-        np.repeat(np.arange(len(classes)), [counts[f"{part}/{c}"] for c in classes])
-        for part in listed
+    counts = Counter((file.part, file.label) for file in kept)
+    _refuse_empty(
+        {_folder(part, c): counts[part, i] for part in listed for i, c in enumerate(classes)}, where
     )
-    n_train = len(train_labels)
-    train, test = Split(images[:n_train], train_labels), Split(images[n_train:], test_labels)
-    return classes, train, test, _notes(tree.files.keys(), kept, sizes, side)
+    labels = np.array([file.label for file in kept], np.int64)
+    n = sum(file.part == layout.train for file in kept)  # they come first
+    notes = _notes(tree.files.keys() - {layout.labels}, [f.name for f in kept], sizes, side)
+    return classes, Split(images[:n], labels[:n]), Split(images[n:], labels[n:]), notes
 
 
-def _classes_of(listed: Mapping[str, Mapping[str, list[str]]], where: Path) -> tuple[str, ...]:
-    """The names of the classes; raises S11Error where the two parts have others."""
-    train_classes, test_classes = set(listed["train"]), set(listed["test"])
-    if train_classes != test_classes:
-        apart = ", ".join(sorted(train_classes ^ test_classes))
-        raise S11Error(
-            f"{where}: train/ and test/ must hold the same classes; they differ in {apart}"
-        )
-    return tuple(sorted(train_classes))
+Listed = Mapping[str, Mapping[str, list[str]]]  # part, class, names of files
+
+
+def _listed(tree: Tree, layout: Layout, where: Path) -> Listed:
+    if layout.labels:
+        return {layout.train: by_label(tree, layout.train, layout.labels, where)}
+    parts = [layout.train] if layout.test is None else [layout.train, layout.test]
+    return {part: _by_class(tree, part, where) for part in parts}
+
+
+def _classes_of(listed: Listed, where: Path) -> tuple[str, ...]:
+    """The names of the classes; raises S11Error where the parts have others."""
+    train, *others = (set(by_class) for by_class in listed.values())
+    for other in others:
+        if train != other:
+            apart = ", ".join(sorted(train ^ other))
+            parts = " and ".join(f"{part}/" for part in listed)
+            raise S11Error(f"{where}: {parts} must hold the same classes; they differ in {apart}")
+    return tuple(sorted(train))
 
 
 def _by_class(tree: Tree, part: str, where: Path) -> dict[str, list[str]]:
-    """The files' names of each class of one part, sorted."""
+    """The files' names of each class of one part, sorted; an empty part is the whole tree.
+
+    Macs write é as two letters and others as one, and both mean the same class.
+    """
+    place = len(PurePosixPath(part).parts)
     classes: dict[str, list[str]] = {
-        PurePosixPath(folder).name: []
-        for folder in tree.folders
-        if PurePosixPath(folder).parent == PurePosixPath(part)
+        normalize("NFC", folder.name): []
+        for folder in map(PurePosixPath, tree.folders)
+        if len(folder.parts) == place + 1 and (not part or folder.parts[0] == part)
     }
-    if not classes:
-        raise S11Error(f"{where} has no {part}/ with a folder of images for each class: add it")
     for name in sorted(tree.files):
         *folders, _file = PurePosixPath(name).parts
-        if len(folders) >= 2 and folders[0] == part:
-            classes[folders[1]].append(name)
-    _refuse_empty({f"{part}/{c}": len(names) for c, names in classes.items()}, where)
+        if len(folders) > place and (not part or folders[0] == part):
+            classes[normalize("NFC", folders[place])].append(name)
+    _refuse_empty({_folder(part, c): len(names) for c, names in classes.items()}, where)
     return classes
+
+
+def _folder(part: str, name: str) -> str:
+    return f"{part}/{name}" if part else name
 
 
 def _refuse_empty(counts: Mapping[str, int], where: Path) -> None:
@@ -177,9 +197,8 @@ def process_mapper() -> Iterator:
 
 
 def _end_with_parent(alive: int, held: int) -> None:
-    """Leave Ctrl-C to the parent process, and end when it does, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Leave signals to the parent process, and end when it does, however it ends."""
+    leave_to_parent()
     os.close(held)
 
     def watch() -> None:
@@ -210,7 +229,7 @@ def decode_chunk(files: Sequence[tuple[str, Path | bytes]], side: int) -> Chunk:
         # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
         except Exception as error:
             is_none = isinstance(error, UnidentifiedImageError) or getattr(error, "errno", None)
-            if not is_none or PurePosixPath(name).suffix.lower() in _SUFFIXES:
+            if not is_none or PurePosixPath(name).suffix.lower() in SUFFIXES:
                 out.problems.append((name, reason(error)))
         out.sizes.append(size)
     return out

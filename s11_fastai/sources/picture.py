@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mimetypes
 import os
 import warnings
 from contextlib import suppress
@@ -16,6 +17,11 @@ from s11_fastai.errors import S11Error
 from s11_fastai.streams import printable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# Of images of any kind, also of those that are not read: what is called so is no stray file.
+SUFFIXES = {
+    *(suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("image/")),
+    *(".webp", ".jfif", ".apng", ".mpo", ".heic", ".heif", ".avif"),
+}
 
 # What a person may call a picture.
 Picture: TypeAlias = (

@@ -23,15 +23,17 @@ class PlainArray:
     array: np.ndarray | None = None
 
 
-def load_plain(data: bytes) -> object:
+def load_plain(
+    data: bytes, max_bytes: int = MAX_BYTES, max_instructions: int = MAX_INSTRUCTIONS
+) -> object:
     """None, numbers, text, bytes, lists, tuples, dicts with keys of text, and `PlainArray`s.
 
     Raises ValueError for a pickle of anything else, one that is damaged, and one that is too large.
     """
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+    if len(data) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
     try:
-        return _Machine().run(data)
+        return _Machine(max_bytes, max_instructions).run(data)
     # A damaged program can fail in nearly any way; it has called nothing that is not in this file.
     except Exception as error:
         why = str(error) or type(error).__name__
@@ -68,19 +70,20 @@ _PUTS, _GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"
 
 
 class _Machine:
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int, max_instructions: int) -> None:
+        self.max_bytes, self.max_instructions = max_bytes, max_instructions
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.room = MAX_BYTES  # for bytes that are written as text
+        self.room = max_bytes  # for bytes that are written as text
 
     def run(self, data: bytes) -> object:
         program = pickletools.genops(data)
-        for opcode, argument, _ in islice(program, MAX_INSTRUCTIONS):
+        for opcode, argument, _ in islice(program, self.max_instructions):
             if opcode.name == "STOP":
                 return self.stack.pop()
             self.step(opcode.name, argument)
-        raise ValueError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
+        raise ValueError(f"it has more than {self.max_instructions:,} instructions")
 
     def step(self, name: str, argument: Any) -> None:
         if name in _ARGUMENTS:
@@ -189,7 +192,7 @@ class _Machine:
             raise ValueError("it holds bytes that are not written in latin1")
         self.room -= len(text)
         if self.room < 0:
-            raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+            raise ValueError(f"it unpacks to more than {self.max_bytes:,} bytes")
         return text.encode("latin1")
 
 

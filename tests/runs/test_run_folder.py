@@ -9,6 +9,7 @@ import run
 from helpers import compare, stopped
 from matplotlib.figure import Figure
 
+from s11_fastai import load_run
 from s11_fastai.errors import S11Error
 from s11_fastai.report import pictures
 from s11_fastai.runs.checkpoints import Checkpoints
@@ -150,3 +151,14 @@ def test_each_way_of_writing_asks_first(tmp_path):
     with pytest.raises(S11Error, match="gone"):
         Checkpoints(folder.sub("sub")).remove()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_in_a_folder_whose_name_is_not_unicode_goes_on_and_opens(undisturbed, tmp_path):
+    whole, learn, argv = undisturbed
+    out = tmp_path / "r\udce9sultats"
+    stopped(argv, out, 8)
+    run.main([*argv, "--out", str(out), "--resume"])
+    assert compare(whole, out) == []
+    opened = load_run(out)
+    for ours, theirs in zip(opened.model.parameters(), learn.model.parameters(), strict=True):
+        assert ours.equal(theirs)

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import run
 import torch
-from helpers import BOUNDS, ROOT, SMALL, compare, ended, read, rows, stopped, write_folder
+from helpers import (
+    BOUNDS,
+    ROOT,
+    SMALL,
+    compare,
+    ended,
+    no_pictures_of_predictions,
+    read,
+    rows,
+    stopped,
+    write_folder,
+)
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -168,6 +179,19 @@ def test_holdout_evaluates_training_images_and_says_so_everywhere(pets, tmp_path
     assert "held-out images" in (out / "report.html").read_text()
     shown = {image.tobytes() for image in load_images(pets).train.images}
     assert {i.tobytes() for i in learn.dls.train.images.valid.images} <= shown
+
+
+def test_data_without_a_test_part_trains_with_holdout_and_opens_again(pets, tmp_path, capsys):
+    argv = ["--data", str(pets / "train"), "--out", str(tmp_path / "r"), *SMALL, *BOUNDS]
+    code, said = ended(argv, capsys)
+    assert code == 2
+    assert "add it, or give --holdout, the number of training images" in said
+    with no_pictures_of_predictions():
+        run.main([*argv, "--epochs", "2", "--holdout", "10"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == "read as: 2 folders, each a class, no test part"
+    opened = load_run(tmp_path / "r").dls.train.images
+    assert (len(opened.train.labels), len(opened.valid.labels)) == (40, 10)
 
 
 def test_a_gpu_is_taken_where_there_is_one(monkeypatch):

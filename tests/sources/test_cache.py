@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import shutil
@@ -12,7 +13,7 @@ from PIL import Image
 from processes import in_processes
 
 from s11_fastai import load_images
-from s11_fastai.sources import cache, fingerprint, folder
+from s11_fastai.sources import cache, fastai_folder, fingerprint, folder
 
 
 def test_a_copied_folder_is_the_same_data_and_a_changed_pixel_is_not(image_folder, tmp_path):
@@ -65,6 +66,76 @@ def test_without_locks_it_is_decoded_all_the_same(image_folder, monkeypatch):
 
     monkeypatch.setattr(cache.FileLock, "acquire", no_locks)
     assert len(load_images(image_folder).train.labels) == 12
+
+
+def kept() -> set[Path]:
+    return set((fastai_folder("data") / "s11-cache").glob("*.safetensors"))
+
+
+def test_output_below_the_data_makes_no_new_cache(image_folder):
+    before = kept()
+    load_images(image_folder)
+    (made,) = kept() - before
+    for name in ("run1", "runs/first", "valid"):
+        (image_folder / name).mkdir(parents=True)
+        (image_folder / name / "history.csv").write_text("epoch")
+        assert load_images(image_folder).notes == (() if name != "valid" else (NOT_VALID,))
+    assert kept() - before == {made}
+
+
+NOT_VALID = "read as: trained on train/, evaluated test/, not read: valid/"
+
+
+def test_a_new_cache_takes_the_place_of_older_ones(image_folder, tmp_path):
+    """Of the same place in the same size, and of places that are gone."""
+    before = kept()
+    load_images(image_folder)
+    load_images(image_folder, size=40)
+    first = kept() - before
+    assert len(first) == 2
+    os.utime(image_folder / "train/cat/0000.png", ns=(1, 1))
+    load_images(image_folder)
+    second = kept() - before
+    assert len(second) == 2
+    assert len(first & second) == 1  # that of the other size
+    copy = image_folder.rename(tmp_path / "moved")
+    load_images(copy)
+    third = kept() - before
+    assert len(third) == 1
+    shutil.copytree(copy, tmp_path / "another")
+    load_images(tmp_path / "another")
+    assert len(kept() - before) == 2
+    assert third < kept()
+    (strange,) = third
+    strange.write_bytes(b"not safetensors")
+    os.utime(tmp_path / "another/train/cat/0000.png", ns=(2, 2))
+    load_images(tmp_path / "another")
+    assert not strange.exists()
+    assert len(kept() - before) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_where_nothing_can_be_kept_the_images_come_with_a_note(image_folder, monkeypatch, number):
+    def refuses(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cache, "write_tensors", refuses)
+    before = kept()
+    for _ in range(2):
+        images = load_images(image_folder)
+        assert len(images.train.labels) == 12
+        (note,) = images.notes
+        assert note.startswith("decoded at every start, as nothing can be kept in ")
+        assert note.endswith(f"s11-cache ({os.strerror(number)})")
+    assert kept() == before
+
+
+def test_a_cache_whose_name_is_not_unicode_is_mapped_too(tmp_path, images):
+    folder = tmp_path / "caf\udce9"
+    first = cache.cached(folder, "key", lambda: images_with_true_fingerprint(images))
+    second = cache.cached(folder, "key", lambda: pytest.fail("decoded again"))
+    np.testing.assert_array_equal(first.train.images, second.train.images)
+    assert b"caf\xe9/key" in Path("/proc/self/maps").read_bytes()
 
 
 def test_an_empty_class_that_is_added_later_is_refused_too(image_folder):

@@ -13,7 +13,7 @@ from s11_fastai.sources import cifar_batches as batches
 def write_batches(top, rng, n=4, protocol=2):
     top.mkdir()
     pixels = {}
-    for name in batches.PUBLISHED:
+    for name in batches.CIFAR10.md5:
         if name == "batches.meta":
             value = {b"label_names": [b"airplane", b"automobile", b"bird"], b"num_vis": 3072}
         else:
@@ -34,6 +34,39 @@ def test_batches_are_read_as_torchvision_reads_them(tmp_path, rng, protocol):
     packed = pack(tmp_path / "cifar-10-batches-py", tmp_path / "batches.tar.gz")
     assert load_images(packed).fingerprint == images.fingerprint
     assert images.name != "CIFAR-10"  # only the published files are that
+
+
+def test_cifar_100_is_read_with_its_fine_labels(tmp_path, rng):
+    top = tmp_path / "cifar-100-python"
+    top.mkdir()
+    pixels = {name: rng.integers(0, 256, (n, 3072), dtype=np.uint8) for name, n in CIFAR100_PARTS}
+    for name, n in CIFAR100_PARTS:
+        fine = [i % 3 for i in range(n)]
+        names = [b"%d.png" % i for i in range(n)]
+        value = {b"data": pixels[name], b"fine_labels": fine, b"coarse_labels": [0] * n}
+        (top / name).write_bytes(pickle.dumps(value | {b"filenames": names}, protocol=2))
+    meta = {b"fine_label_names": [b"apple", b"bear", b"cup"], b"coarse_label_names": [b"thing"]}
+    (top / "meta").write_bytes(pickle.dumps(meta, protocol=2))
+    images = load_images(tmp_path)
+    assert images.classes == ("apple", "bear", "cup")
+    expected = pixels["train"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(images.train.images, expected)
+    assert images.valid.labels.tolist() == [0, 1, 2, 0]
+    assert images.notes == ("read as: CIFAR-100's files, with the fine labels",)
+    assert load_images(pack(top, tmp_path / "a.tar.gz")).fingerprint == images.fingerprint
+    (top / "meta").write_bytes(pickle.dumps(["apple"], protocol=2))
+    assert "meta holds no CIFAR-100 batch (it is no dict)" in refused_data(top)
+
+
+CIFAR100_PARTS = (("train", 9), ("test", 4))
+
+
+def test_the_limits_have_room_for_the_published_files():
+    """50,000 images with a name and two labels each, as Python 2 wrote them."""
+    of = batches.CIFAR100
+    per_image = 2 + 1 + 1  # a name and its place in the memo; two labels
+    assert of.max_instructions > 50_000 * per_image + 1_000
+    assert of.max_bytes > 155_249_918  # the size of `train`
 
 
 class Evil:
@@ -133,10 +166,12 @@ def test_missing_and_broken_batches(tmp_path, rng):
 
 
 def test_the_published_files_are_those_that_torchvision_names():
-    from torchvision.datasets import CIFAR10
+    from torchvision.datasets import CIFAR10, CIFAR100
 
     from s11_fastai.sources.download import MD5, URL
 
     assert (CIFAR10.url, CIFAR10.tgz_md5) == (URL, MD5)
-    listed = dict([*CIFAR10.train_list, *CIFAR10.test_list])
-    assert listed | {"batches.meta": CIFAR10.meta["md5"]} == batches.PUBLISHED
+    for theirs, ours in ((CIFAR10, batches.CIFAR10), (CIFAR100, batches.CIFAR100)):
+        listed = dict([*theirs.train_list, *theirs.test_list])
+        assert listed | {theirs.meta["filename"]: theirs.meta["md5"]} == ours.md5
+        assert theirs.meta["key"] == ours.label_names

@@ -110,4 +110,8 @@ def test_the_reader_is_as_it_was_after_all_of_this():
             with pytest.raises(ValueError, match="unreadable"):
                 load_plain(pickled(each, b"(U\x01a}", end, each, b"}U\x01aU\x01bs", end))
     assert kept == before
-    assert inspect.signature(load_plain).parameters.keys() == {"data"}
+    given = inspect.signature(load_plain).parameters
+    assert {name: type(each.default) for name, each in given.items() if name != "data"} == {
+        "max_bytes": int,
+        "max_instructions": int,
+    }

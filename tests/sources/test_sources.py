@@ -1,5 +1,7 @@
 import os
 import shutil
+import signal
+import sys
 import tarfile
 
 import numpy as np
@@ -10,8 +12,10 @@ from test_cifar_batches import write_batches
 
 from s11_fastai import load_images
 from s11_fastai.errors import S11Error
-from s11_fastai.sources import archive, fastai_folder
+from s11_fastai.signals import StopSignals
+from s11_fastai.sources import fastai_folder, tree
 from s11_fastai.sources.digits import load_digits
+from s11_fastai.sources.folder import process_mapper
 from s11_fastai.sources.picture import read_picture
 
 
@@ -186,7 +190,7 @@ def test_a_link_to_nothing_and_an_unreadable_folder_are_named(image_folder, monk
             raise PermissionError(13, "Permission denied")
         return scandir(folder)
 
-    monkeypatch.setattr(archive.os, "scandir", refuses)
+    monkeypatch.setattr(tree.os, "scandir", refuses)
     assert "train/cat cannot be read (Permission denied): mend" in refused_data(image_folder)
 
 
@@ -287,3 +291,31 @@ def test_where_fastais_settings_lack_a_folder_it_is_the_usual_one(fastai_home, i
 def test_damaged_settings_of_fastai_are_one_line(fastai_home, image_folder, data):
     (fastai_home / "config.ini").write_bytes(data)
     assert "config.ini is damaged" in refused_data(image_folder)
+
+
+def test_a_home_that_cannot_be_written_gives_the_usual_folders(fastai_home, image_folder):
+    (fastai_home / "config.ini").symlink_to(fastai_home / "missing/config.ini")  # not even by root
+    (fastai_home / "data").symlink_to("/proc/none")
+    images = load_images(image_folder)
+    assert len(images.train.labels) == 12
+    (note,) = images.notes
+    assert note.startswith(f"decoded at every start, as nothing can be kept in {fastai_home}/data/")
+
+
+def test_where_nobody_has_a_home_fastais_can_be_given(fastai_home, image_folder, monkeypatch):
+    def nobody(_):
+        raise KeyError("uid not found")
+
+    for variable in ("FASTAI_HOME", "HOME"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert "set FASTAI_HOME to the path of a folder" in refused_data(image_folder)
+    assert len(load_images("digits").classes) == 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no process is forked")
+def test_the_processes_that_decode_leave_signals_to_the_run():
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM)
+    with StopSignals(), process_mapper() as run:
+        handlers = list(run(signal.getsignal, numbers))
+    assert handlers == [signal.SIG_IGN] * 3 + [signal.SIG_DFL]

@@ -146,20 +146,24 @@ def make_targets(top: Path) -> dict[str, tuple[Path, Target]]:
     Image.fromarray(pictures[0]).save(top / "one.png")
     Image.fromarray(pictures[0]).save(top / "one.jpg")
     flat.mkdir()
-    for name in cifar_batches.PUBLISHED:
+    for name in cifar_batches.CIFAR10.md5:
         value = {b"data": pictures.reshape(12, -1), b"labels": [i % 2 for i in range(12)]}
         value = {b"label_names": [b"cat", b"dog"]} if name == "batches.meta" else value
         (flat / name).write_bytes(pickle.dumps(value, protocol=2))
     archives = {
         "packed": Path(shutil.make_archive(str(top / "packed"), "gztar", pets)),
         "plain": Path(shutil.make_archive(str(top / "plain"), "tar", pets)),
+        "zip": Path(shutil.make_archive(str(top / "packed"), "zip", pets)),
+        "xz": Path(shutil.make_archive(str(top / "packed"), "xztar", pets)),
     }
     whole = load_images(pets)
-    cache.write_cache(top / "key.safetensors", "key", whole)
+    cache.write_cache(top / "key.safetensors", "key", whole, ("", 32))
     run = make_run(top / "run")
     return {
         "tar.gz": (archives["packed"], same_images(whole)),
         "tar": (archives["plain"], lambda file: sound_images(load_images(file))),
+        "zip": (archives["zip"], lambda file: sound_images(load_images(file))),
+        "tar.xz": (archives["xz"], same_images(whole)),
         "folder": (pets / "train/cat/0.png", lambda _: sound_images(load_images(pets))),
         "png": (top / "one.png", one_image),
         "jpeg": (top / "one.jpg", one_image),

@@ -1,0 +1,176 @@
+"""What the folders of a data set mean: which hold training images, which evaluated ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from s11_fastai.errors import S11Error
+from s11_fastai.sources.cifar_batches import Batches, batches_in
+from s11_fastai.sources.picture import SUFFIXES
+from s11_fastai.sources.tree import TEST, TRAIN, VALID, Place, Tree
+from s11_fastai.streams import printable
+
+# Kaggle's list of labels, lower case.
+LABELS = "trainlabels.csv"
+_FLOORS = 3  # the data lies at the top of what is given, or so many folders below, less one
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where images lie: in the folder `top` of what is given, in the files and folders `names`.
+
+    There they are `batches`, or pictures. Those for training are in a folder of each class in
+    `train`, which is empty where `top` itself has the folders of the classes; or they are all in
+    `train` and the file `labels` tells their classes. Evaluated ones are in `test`, in a folder of
+    each class; None where there are none. `notes` tell what was taken for what.
+    """
+
+    names: frozenset[str]
+    train: str = ""
+    test: str | None = None
+    labels: str = ""
+    batches: Batches | None = None
+    top: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_test(self) -> bool:
+        return self.batches is not None or self.test is not None
+
+
+def find_layout(place: Place, where: Path) -> Layout:
+    """The layout of what lies at `where`: the uppermost that has parts or batches, or else classes.
+
+    Raises S11Error, with what was found and the ways out, where there is none or not only one.
+    """
+    floors: list[dict[str, Tree]] = []
+    tops = [""]
+    for _ in range(_FLOORS):
+        trees = {top: place.peek(top) for top in tops}
+        floors.append(trees)
+        if found := [x for top, tree in trees.items() if (x := _parts(tree, top, where))]:
+            return _single(found, where)
+        tops = [str(PurePosixPath(top, f)) for top, tree in trees.items() for f in _upper(tree)]
+    for trees in floors:
+        for top, tree in trees.items():
+            if _called(tree, (*TRAIN, *TEST, *VALID)):
+                raise S11Error(
+                    f"{where / top} has no train/ with a folder of images for each class: add it, "
+                    "or Kaggle's trainLabels.csv for images that lie in train/ itself"
+                )
+        if found := [x for top, tree in trees.items() if (x := _classes(tree, top))]:
+            return _single(found, where)
+    raise _nothing(floors[0][""], where)
+
+
+def check_test(is_fine: bool, where: Path) -> None:
+    """Raise S11Error where there is nothing that could be evaluated."""
+    if not is_fine:
+        raise S11Error(
+            f"{where} has no test/ (nor val/ or valid/) with a folder of images for each class: "
+            "add it, or give `holdout`, the number of training images that are evaluated instead"
+        )
+
+
+def _parts(tree: Tree, top: str, where: Path) -> Layout | None:
+    """The layout of a tree with batches or a part for training at its top."""
+    if batches := batches_in(tree):
+        return Layout(frozenset(batches.md5), batches=batches, top=top, notes=batches.notes)
+    if not (found := _called(tree, TRAIN)):
+        return None
+    train = _one_of(found, where / top)
+    if not _has_folders(tree, train):
+        return _with_list(tree, train, top, where)
+    with_classes = [[n for n in _called(tree, k) if _has_folders(tree, n)] for k in (TEST, VALID)]
+    evaluated = with_classes[0] or with_classes[1]
+    test = _one_of(evaluated, where / top) if evaluated else None
+    others = [n for n in _called(tree, (*TEST, *VALID)) if n != test]
+    notes: tuple[str, ...] = ()
+    if others or top.count("/") or (train, test) != ("train", "test"):
+        evaluated_in = f"evaluated {_shown(top, test)}" if test else "no test part"
+        notes = _note(f"trained on {_shown(top, train)}", evaluated_in, _unread(others))
+    return Layout(frozenset({train, test or train}), train, test, top=top, notes=notes)
+
+
+def _with_list(tree: Tree, train: str, top: str, where: Path) -> Layout | None:
+    """The layout of a tree whose training part has no folders, but a list of labels."""
+    lists = [name for name in sorted(tree.files) if name.lower() == LABELS]
+    if not lists:
+        return None
+    labels = _one_of(lists, where / top)
+    notes = _note(
+        f"trained on {_shown(top, train)} with the labels of {printable(labels)}",
+        "no test part",
+        _unread(_called(tree, (*TEST, *VALID))),
+    )
+    return Layout(frozenset({train, labels}), train, labels=labels, top=top, notes=notes)
+
+
+def _classes(tree: Tree, top: str) -> Layout | None:
+    """The layout of a tree with nothing but folders of classes: such as have images themselves."""
+    paths = [PurePosixPath(name) for name in tree.files]
+    classes = {
+        p.parts[0] for p in paths if len(p.parts) == 2 and p.suffix.lower() in SUFFIXES
+    } & set(_upper(tree))
+    if len(classes) < 2:
+        return None
+    others = [name for name in _upper(tree) if name not in classes]
+    found = f"{len(classes):,} folders, each a class" + (f", in {_shown(top, '')}" if top else "")
+    notes = _note(found, "no test part", _unread(others))
+    return Layout(frozenset(classes), top=top, notes=notes)
+
+
+def _nothing(tree: Tree, where: Path) -> S11Error:
+    found = [f"{name}/" for name in _upper(tree)]
+    found += sorted(name for name in tree.files if "/" not in name)
+    shown = f"it holds {_few(found)}" if found else "it is empty"
+    return S11Error(
+        f"{where} holds neither CIFAR's batches nor train/ and test/ with a folder of images for "
+        f"each class ({shown}): give the folder that has them, or one with a folder for each class "
+        "and `holdout`"
+    )
+
+
+def _single(found: Sequence[Layout], where: Path) -> Layout:
+    if len(found) > 1:
+        tops = _few([f"{layout.top}/" for layout in found])
+        raise S11Error(f"{where} holds {len(found):,} sets of images, {tops}: give one of them")
+    return found[0]
+
+
+def _one_of(names: Sequence[str], where: Path) -> str:
+    if len(names) > 1:
+        raise S11Error(f"{where} has {_few(names)}, which may mean the same: leave one there")
+    return names[0]
+
+
+def _upper(tree: Tree) -> list[str]:
+    """The folders at the tree's top."""
+    return sorted(name for name in tree.folders if "/" not in name)
+
+
+def _called(tree: Tree, names: Sequence[str]) -> list[str]:
+    return [name for name in _upper(tree) if name.lower() in names]
+
+
+def _has_folders(tree: Tree, part: str) -> bool:
+    return any(name.startswith(f"{part}/") for name in tree.folders)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return printable(", ".join(names[:_SHOWN])) + more
+
+
+def _shown(top: str, name: str) -> str:
+    return printable(f"{PurePosixPath(top, name)}/")
+
+
+def _unread(names: Sequence[str]) -> str:
+    return f"not read: {_few([f'{name}/' for name in names])}" if names else ""
+
+
+def _note(*words: str) -> tuple[str, ...]:
+    """A line on what was taken for what."""
+    return ("read as: " + ", ".join(filter(None, words)),)

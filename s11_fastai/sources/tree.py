@@ -1,0 +1,148 @@
+"""Files by their path: those of a folder on disk, or of an archive, in memory."""
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from s11_fastai.errors import S11Error
+
+DEEPEST = 32  # folders below each other
+# What the folders of training images and of evaluated ones are called, in any letter case.
+TRAIN = ("train", "training")
+TEST = ("test", "testing")
+VALID = ("val", "valid", "validation")
+_PARTS = frozenset((*TRAIN, *TEST, *VALID))
+# Folders that a NAS, macOS or Windows puts beside anybody's files.
+_FOREIGN = frozenset(
+    ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+)
+
+
+class Place(Protocol):
+    """A folder or archive that can be looked into before it is read."""
+
+    def peek(self, top: str) -> "Tree":
+        """At least the two upper floors of what lies below the folder `top`, "" for the whole."""
+
+    def whole(self, top: str, names: Collection[str]) -> "Tree":
+        """All that lies below the folder `top` in the files and folders `names`."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files by their path below the tree's top ("train/cat/0001.png"), and the folders there.
+
+    A file is a path on disk, or its bytes where the tree came out of an archive, which is a `Place`
+    itself. `notes` are lines on what was left out of it.
+    """
+
+    files: Mapping[str, Path | bytes]
+    folders: frozenset[str]
+    notes: tuple[str, ...] = ()
+
+    def peek(self, top: str) -> "Tree":
+        if not top:
+            return self
+        cut = len(top) + 1
+        inside = {name[cut:]: f for name, f in self.files.items() if name.startswith(f"{top}/")}
+        folders = frozenset(n[cut:] for n in self.folders if n.startswith(f"{top}/"))
+        return replace(self, files=inside, folders=folders)
+
+    def whole(self, top: str, names: Collection[str]) -> "Tree":
+        tree = self.peek(top)
+        files = {name: f for name, f in tree.files.items() if name.split("/")[0] in names}
+        folders = frozenset(n for n in tree.folders if n.split("/")[0] in names)
+        return replace(self, files=files, folders=folders)
+
+    def read(self, name: str, most: int) -> bytes:
+        """The bytes of one file; raises ValueError where they are more than `most`, or no file."""
+        file = self.files[name]
+        if isinstance(file, bytes):
+            size = len(file)
+        elif file.is_file():
+            size = file.stat().st_size
+        else:
+            raise ValueError("it is no plain file")
+        if size > most:
+            raise ValueError(f"it has more than {most:,} bytes")
+        return file if isinstance(file, bytes) else file.read_bytes()
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A folder on disk, as a `Place`. Raises S11Error for what must be read and cannot."""
+
+    path: Path
+
+    def peek(self, top: str) -> Tree:
+        return folder_tree(self.path / top, floors=2, needed=_PARTS)
+
+    def whole(self, top: str, names: Collection[str]) -> Tree:
+        return folder_tree(self.path / top, only=names)
+
+
+def folder_tree(
+    top: Path,
+    only: Collection[str] | None = None,
+    floors: int = DEEPEST,
+    needed: Collection[str] | None = None,
+) -> Tree:
+    """The tree of a folder, `floors` high, of those at its top the names in `only`.
+
+    What is hidden or a system's own is left out. Links are followed, but not round in a circle.
+    Raises S11Error for a folder that cannot be read, if it is the top, or is called as one of
+    `needed`, lower case, or `needed` is None.
+    """
+    files: dict[str, Path | bytes] = {}
+    folders: set[str] = set()
+
+    def enter(folder: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> None:
+        place = folder.resolve()
+        must = not parts or needed is None or parts[-1].lower() in needed
+        for entry in [] if place in above else _entries(folder, must):
+            name = "/".join(inner := (*parts, entry.name))
+            if is_foreign(entry.name) or not (parts or only is None or entry.name in only):
+                continue
+            if entry.is_dir():
+                folders.add(name)
+                if len(inner) < floors:
+                    enter(Path(entry.path), inner, (*above, place))
+            elif entry.is_file() or not os.path.exists(entry.path):  # no pipe; a link to nothing
+                files[name] = Path(entry.path)
+
+    enter(top, (), ())
+    return Tree(files, frozenset(folders))
+
+
+def _entries(folder: Path, must: bool) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if not must:
+            return []
+        raise S11Error(
+            f"{folder} cannot be read ({error.strerror}): mend its permissions, or leave it out"
+        ) from error
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or an operating system's own."""
+    return name.startswith(".") or name in _FOREIGN
+
+
+def folder_key(tree: Tree, where: Path) -> str:
+    """SHA-256 of a folder's place and of its files' names, sizes and times of change."""
+    digest = hashlib.sha256(os.fsencode(where.resolve()))
+    for folder in sorted(tree.folders):
+        digest.update(b"\n" + os.fsencode(folder))
+    for name, file in sorted(tree.files.items()):
+        digest.update(b"\n" + os.fsencode(name))
+        with suppress(FileNotFoundError):  # a link to nothing
+            status = os.stat(file)
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
+    return digest.hexdigest()

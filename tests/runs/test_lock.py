@@ -1,0 +1,73 @@
+"""A run gets a folder of its own, or a line that says why not."""
+
+import errno
+import fcntl
+import multiprocessing
+import os
+import sys
+from datetime import datetime
+
+import pytest
+import run
+from helpers import BOUNDS, SMALL, ended
+from processes import in_processes
+
+from s11_fastai.runs import lock
+from s11_fastai.runs.lock import claim
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processes are forked")
+def test_of_processes_that_want_one_new_name_each_gets_its_own(tmp_path):
+    context = multiprocessing.get_context("fork")
+    at_once, all_there = context.Barrier(4), context.Barrier(4)
+
+    def work():
+        at_once.wait(60)
+        with claim(tmp_path / "runs/r", or_next=True) as folder:
+            all_there.wait(60)
+            return folder.path.name
+
+    assert set(in_processes(4, work)) == {"r", "r-2", "r-3", "r-4"}
+    assert not list(tmp_path.glob("runs/*"))  # as nothing was begun
+
+
+def test_a_name_that_is_taken_is_left_alone_and_other_processes_make_nothing(tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r-2").touch()
+    with (
+        claim(tmp_path / "r", or_next=True, is_main=False),
+        claim(tmp_path / "r", or_next=True) as folder,
+    ):
+        assert folder.path == tmp_path / "r-3"
+        folder.write("config.json", "{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r", "r-2", "r-3"]
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+@pytest.mark.usefixtures("fewer_pictures")
+def test_a_second_run_of_the_same_second_has_the_next_name(pets, tmp_path, monkeypatch):
+    class OneSecond(datetime):
+        @classmethod
+        def now(cls):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(lock, "datetime", OneSecond)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        run.main(["--data", str(pets), *SMALL, *BOUNDS, "--epochs", "2"])
+    names = ["20260102-030405-pets", "20260102-030405-pets-2"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    assert all((tmp_path / "runs" / name / "results.json").exists() for name in names)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_line(argv, tmp_path, monkeypatch, capsys, number):
+    def no_locks(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    code, said = ended(argv, capsys)
+    assert code == 2
+    assert f"the file system of {argv[3]} has no locks, which keep two runs out of" in said
+    assert said.endswith("choose a folder on another disk, or mount this one with locks")
+    assert list(tmp_path.iterdir()) == []
