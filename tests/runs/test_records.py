@@ -135,7 +135,8 @@ def test_a_finished_run_is_whole_without_its_steps(run):
     (run / "steps.csv").unlink()
     records = read_records(run)
     assert len(records.history) == 2
-    assert "the curve schedule (there are no values)" in write_page(Folder(run), records).read_text()
+    page = write_page(Folder(run), records).read_text()
+    assert "the curve schedule (there are no values)" in page
     learn = load_run(run)
     assert [row[2] for row in learn.recorder.values] == [r.valid_accuracy for r in records.history]
     assert learn.recorder.lrs == []
