@@ -16,8 +16,9 @@ def interpret(args: argparse.Namespace) -> None:
     """All pictures once an epoch is over, and the page in any case."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai import load_run, say
+    from s11_fastai.report.facts import state_of
     from s11_fastai.report.page import write_page
-    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records, images_of
+    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records
     from s11_fastai.runs.lock import opened
     from s11_fastai.runs.records import read_records
 
@@ -25,11 +26,12 @@ def interpret(args: argparse.Namespace) -> None:
         records = read_records(args.run)
         if records.history:
             learn = load_run(args.run, weights=args.weights, data=args.data, device=args.device)
-            seed = records.settings.seed
-            draw_images(folder, images_of(learn), seed)
+            draw_images(folder, learn)
             draw_records(folder, records)
-            draw_predictions(folder, learn, seed)
-        page = write_page(folder, records, "finished" if records.results else "stopped")
+            unfinished = args.weights == "final" and not records.results
+            which = "checkpoint" if unfinished else args.weights
+            draw_predictions(folder, learn, records.settings.seed, which)
+        page = write_page(folder, records, state_of(records))
     say(f"the pictures are in {args.run / 'figures'}; the page is {page}")
 
 

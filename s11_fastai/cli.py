@@ -154,11 +154,16 @@ def words_of(values: Mapping[str, object]) -> list[str]:
     return [word for name, value in values.items() for word in (flag(name), str(value))]
 
 
-def command_of(settings: Settings) -> str:
-    """The command that makes a run of these settings, those that have their default left out."""
+def command_of(settings: Settings, out: Path | str | None = None) -> str:
+    """The command that makes a run of these settings, those that have their default left out.
+
+    `out` is the folder that it is to be made in, by default one of its own.
+    """
     defaults = Settings().as_dict()
     given = {name: v for name, v in settings.as_dict().items() if v != defaults[name]}
-    return shlex.join(["python", "experiments/run.py", *words_of(given)])
+    return shlex.join(
+        ["python", "experiments/run.py", *words_of(given | ({"out": out} if out else {}))]
+    )
 
 
 def command_to_resume(folder: Path | str, script: str = "experiments/run.py") -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
 
 _MISCLASSIFIED_STREAM = 2
@@ -19,6 +20,11 @@ class Predictions:
 
     log_probabilities: np.ndarray
     labels: np.ndarray
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return self.log_probabilities.shape[1]
 
     @property
     def classes(self) -> np.ndarray:
@@ -71,19 +77,23 @@ def top_losses(predictions: Predictions, n: int = 25) -> np.ndarray:
 
 def confusion(predictions: Predictions) -> np.ndarray:
     """Counts of images, int64 (C, C): a row for each actual class, a column for each predicted."""
-    n = predictions.log_probabilities.shape[1]
-    pairs = predictions.labels * n + predictions.classes
-    return np.bincount(pairs, minlength=n * n).reshape(n, n)
+    return confusion_matrix(
+        predictions.labels, predictions.classes, labels=range(predictions.n_classes)
+    )
 
 
-def precision_and_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def precision_and_recall(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Of each class, (C,): how many that were called so are; how many that are were called so.
 
-    `counts` are those of `confusion`. NaN where no image was called so, or is.
+    NaN where no image was called so, or is.
     """
-    right = np.diag(counts).astype(float)
-    with np.errstate(invalid="ignore"):
-        return right / counts.sum(axis=0), right / counts.sum(axis=1)
+    precision, recall, _, _ = precision_recall_fscore_support(
+        predictions.labels,
+        predictions.classes,
+        labels=range(predictions.n_classes),
+        zero_division=np.nan,
+    )
+    return precision, recall
 
 
 def confused_pairs(counts: np.ndarray, n: int) -> list[tuple[int, int, int]]:
@@ -111,16 +121,15 @@ def calibration(predictions: Predictions, n_bins: int = 15) -> Calibration:
 
     Source: Guo et al., arXiv:1706.04599, section 2.
     """
-    confidence = np.exp(predictions.log_probabilities.max(axis=1).astype(float))
+    from sklearn.calibration import calibration_curve  # it takes half a second
+
+    confidence = np.exp(predictions.log_probabilities.max(axis=1).astype(float)).clip(max=1)
     right = predictions.classes == predictions.labels
     edges = np.linspace(0, 1, n_bins + 1)
-    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
-    count = np.bincount(bins, minlength=n_bins)
-    with np.errstate(invalid="ignore"):
-        means, accuracy = (
-            np.bincount(bins, weights=values, minlength=n_bins) / count
-            for values in (confidence, right)
-        )
+    # As calibration_curve, which leaves empty bins out, and does not count.
+    count = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=n_bins)
+    means, accuracy = np.full((2, n_bins), np.nan)
+    accuracy[count > 0], means[count > 0] = calibration_curve(right, confidence, n_bins=n_bins)
     error = float(np.nansum(count * np.abs(accuracy - means)) / count.sum())
     return Calibration(edges, means, accuracy, count, error)
 

@@ -156,7 +156,7 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             "needed; look at the data, or give `lr_min` and `lr_max`"
         )
     curve = np.asarray(losses[:finite], dtype=float)
-    flat, lowest = finite // 10, int(curve.argmin())
+    flat, lowest = _flat(curve), int(curve.argmin())
     start = float(np.median(curve[:flat]))
     fall = start - curve[lowest]
     if lowest < flat or fall < _SMALLEST_FALL * abs(start):
@@ -164,7 +164,7 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
             "at; look at data and labels, or give `lr_min` and `lr_max`"
         )
-    below = curve <= start - fall / 2
+    below = curve <= half_depth(curve)
     risen = np.flatnonzero(~below[lowest:])
     first, last = int(np.argmax(below)), lowest + risen[0] if len(risen) else finite - 1
     if first >= last:
@@ -173,6 +173,21 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             f"{lrs[finite - 1]:.3g}; give `lr_min` and `lr_max`"
         )
     return float(lrs[first]), float(lrs[last])
+
+
+def half_depth(losses: Sequence[float] | np.ndarray) -> float:
+    """The loss at half the depth of the valley, where `bounds_of` finds the bounds, in nats.
+
+    `losses` are finite, at least one.
+    """
+    curve = np.asarray(losses, dtype=float)
+    start = float(np.median(curve[: _flat(curve)]))
+    return start - (start - float(curve.min())) / 2
+
+
+def _flat(curve: np.ndarray) -> int:
+    """How many steps at the beginning of a test are taken to change nothing yet."""
+    return max(len(curve) // 10, 1)
 
 
 def _finite(losses: Sequence[float]) -> int:

@@ -18,11 +18,14 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import numpy as np
 import pytest
 import run
+from matplotlib.figure import Figure
 from PIL import Image
 
 from s11_fastai import load_images
 from s11_fastai.errors import S11Error
+from s11_fastai.interpret import Predictions
 from s11_fastai.learner import S11Learner
+from s11_fastai.plots.letters import texts_of
 from s11_fastai.sources import ImageSet, Split
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +117,42 @@ def help_without_heavy_imports(script: str, function: str = "parse") -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def said(n: int, n_classes: int, wrong: int) -> Predictions:
+    """Sure predictions of n images, of which the first few are wrong."""
+    labels = np.arange(n) % n_classes
+    guesses = np.where(np.arange(n) < wrong, (labels + 1) % n_classes, labels)
+    outputs = np.full((n, n_classes), -20.0, np.float32)
+    outputs[np.arange(n), guesses] = -1e-6
+    return Predictions(outputs, labels)
+
+
+def misplaced_texts(figure: Figure) -> list[str]:
+    """The texts of a picture that leave it, and the pairs that lie on each other."""
+    figure.draw_without_rendering()
+    texts = [t for t in texts_of(figure) if t.get_visible() and t.get_text().strip()]
+    for axes in figure.axes:  # the labels of ticks outside of a picture are not drawn
+        for axis, low_high, k in (
+            (axes.xaxis, axes.get_xlim(), 0),
+            (axes.yaxis, axes.get_ylim(), 1),
+        ):
+            low, high = sorted(low_high)
+            hidden = [t for t in axis.get_ticklabels() if not low <= t.get_position()[k] <= high]
+            texts = [t for t in texts if t not in hidden]
+    boxes = [t.get_window_extent().padded(-1) for t in texts]  # to half a pixel
+    wrong = [
+        f"{t.get_text()!r} leaves the picture"
+        for t, box in zip(texts, boxes, strict=True)
+        if not (figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max))
+    ]
+    for i, box in enumerate(boxes):
+        wrong += [
+            f"{texts[i].get_text()!r} on {texts[k].get_text()!r}"
+            for k in range(i)
+            if box.overlaps(boxes[k])
+        ]
+    return wrong
 
 
 def newest(out):

@@ -76,13 +76,14 @@ def test_top_losses_are_the_highest_and_fall(found):
 def test_confusion_precision_and_recall_are_scikit_learns(found):
     counts = confusion(found)
     np.testing.assert_array_equal(counts, confusion_matrix(found.labels, found.classes))
-    precision, recall = precision_and_recall(counts)
+    precision, recall = precision_and_recall(found)
     np.testing.assert_allclose(
         precision, precision_score(found.labels, found.classes, average=None)
     )
     np.testing.assert_allclose(recall, recall_score(found.labels, found.classes, average=None))
-    empty = np.array([[3, 0], [0, 0]])
-    assert np.isnan(precision_and_recall(empty)[0][1])
+    all_of_one = Predictions(np.log(np.float32([[0.9, 0.1]] * 3)), np.zeros(3, np.int64))
+    assert confusion(all_of_one).tolist() == [[3, 0], [0, 0]]
+    np.testing.assert_array_equal(precision_and_recall(all_of_one), [[1, np.nan], [1, np.nan]])
 
 
 def test_confused_pairs_are_the_most_frequent_mistakes():
@@ -108,6 +109,16 @@ def test_calibration_counts_each_image_once_and_its_error_is_the_weighted_gap(fo
         else:
             assert np.isnan(mean)
     assert result.error == pytest.approx(gap)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_calibration_where_all_is_right_or_wrong_and_sure_to_the_edge(right):
+    """A confidence that lies on an edge belongs to the bin below it; certainty to the last."""
+    found = Predictions(np.log(np.float32([[0.5, 0.5], [1, 1e-9]])), np.array([1 - right] * 2))
+    result = calibration(found, n_bins=4)
+    assert result.count.tolist() == [0, 1, 0, 1]
+    np.testing.assert_array_equal(result.accuracy, [np.nan, right, np.nan, right])
+    assert result.error == pytest.approx(0.25 if right else 0.75)
 
 
 @pytest.mark.parametrize("layer", ["prep", "layer1", "layer2", "layer3"])

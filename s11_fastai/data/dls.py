@@ -46,8 +46,9 @@ def get_dls(
 
     A batch is (images, labels): float32 (bs, 3, H, W), normalised with the training images'
     statistics, in channels-last memory on `device`; and int64 (bs,). `augment` is "default", which
-    is `PadCropFlip()` (pad 4, random crop, flip, Cutout 8x8), another PadCropFlip, None, or an
-    `albumentations.Compose` from uint8 to uint8. Order and augmentation follow from `seed` and
+    is `PadCropFlip()` (pad 4, random crop, flip, Cutout 8x8; no flip of images that must not be
+    mirrored, as digits), another PadCropFlip, None, or an `albumentations.Compose` from uint8 to
+    uint8. Order and augmentation follow from `seed` and
     the epoch alone. Raises S11Error where an argument is of no use.
 
     Items are indices, which count through the evaluated images first and then through the training
@@ -193,7 +194,7 @@ def _augmenter(images: ImageSet, seed: int, augment: object) -> Augmenter | None
     if augment is None:
         return None
     if isinstance(augment, str) and augment == "default":
-        augment = PadCropFlip()
+        augment = PadCropFlip(flip=images.mirror)
     if isinstance(augment, PadCropFlip):
         return PaddedImages(images, seed, augment)
     if isinstance(augment, type) or not hasattr(augment, "set_random_seed"):

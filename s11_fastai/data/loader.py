@@ -42,6 +42,9 @@ class Shard(NamedTuple):
 class Augmenter(Protocol):
     """What augments whole batches: `PaddedImages` and `PerImage`."""
 
+    @property
+    def in_words(self) -> str: ...
+
     def prepare(self) -> None: ...
 
     def __call__(

@@ -26,6 +26,8 @@ class PerImage:
     def __init__(self, images: ImageSet, seed: int, pipeline: A.Compose) -> None:
         self.images, self.seed, self.pipeline = images, seed, copy.deepcopy(pipeline)
 
+    in_words = "a pipeline of Albumentations"
+
     def prepare(self) -> None:
         """Nothing to do ahead of the first batch."""
 
@@ -89,10 +91,12 @@ def albumentations_default(
     side: int = SIDE,
     pad: int = PAD,
     hole: int = HOLE,
+    flip: bool = True,
 ) -> A.Compose:
     """An Albumentations pipeline that samples from the default's distribution.
 
-    It takes and gives uint8 (side, side, 3). `fill` is Cutout's value for each channel, 0 to 255.
+    It takes and gives uint8 (side, side, 3). `fill` is Cutout's value for each channel, 0 to 255;
+    without `flip` nothing is mirrored.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
     import albumentations as A
@@ -101,7 +105,7 @@ def albumentations_default(
         [
             A.PadIfNeeded(side + 2 * pad, side + 2 * pad, fill=0),
             A.RandomCrop(side, side),
-            A.HorizontalFlip(p=0.5),
+            *([A.HorizontalFlip(p=0.5)] if flip else []),
             A.CoarseDropout(
                 num_holes_range=(1, 1),
                 hole_height_range=(hole, hole),

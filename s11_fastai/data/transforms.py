@@ -56,8 +56,11 @@ def sample_params(
     shape: tuple[int, int] = (SIDE, SIDE),
     pad: int = PAD,
     hole: int = HOLE,
+    flip: bool = True,
 ) -> AugmentParams:
     """Sample for n images of (height, width); every value of a range is equally likely.
+
+    Without `flip` no image is mirrored; the other values are the same.
 
     Without `key`, these are the training images 0 to n-1 in one epoch. A `key` names any other
     use, and gives other values.
@@ -67,7 +70,7 @@ def sample_params(
     return AugmentParams(
         top=rng.integers(corner, size=n),
         left=rng.integers(corner, size=n),
-        flip=rng.integers(2, size=n).astype(bool),
+        flip=rng.integers(2, size=n).astype(bool) & flip,
         hole_top=rng.integers(height - hole + 1, size=n),
         hole_left=rng.integers(width - hole + 1, size=n),
     )
@@ -88,11 +91,13 @@ class PadCropFlip:
     """The default augmentation, sampled for each image: what `get_dls` takes as `augment`.
 
     `pad` zeros on each side, a random crop back to the image's size, a flip from left to right
-    with probability 1/2, then Cutout of a square of `hole` pixels, or none where `hole` is 0.
+    with probability 1/2 unless `flip` is False, then Cutout of a square of `hole` pixels, or none
+    where `hole` is 0.
     """
 
     pad: int = PAD
     hole: int = HOLE
+    flip: bool = True
 
     def check(self, shape: tuple[int, int]) -> None:
         """Raise S11Error where images of (height, width) cannot be augmented so."""
@@ -125,6 +130,13 @@ class PaddedImages:
         """Pad the images now, so that worker processes share them."""
         _ = self.padded
 
+    @property
+    def in_words(self) -> str:
+        """What it does, for people."""
+        steps = {"pad-crop": self.how.pad, "flip": self.how.flip, "Cutout": self.how.hole}
+        *others, last = [name for name, used in steps.items() if used] or ["nothing"]
+        return f"{', '.join(others)} and {last}" if others else last
+
     def __call__(self, indices: np.ndarray, epoch: int, key: tuple[int, ...] = ()) -> TensorImage:
         """The batch of these images, uint8, and with it the holes that Cutout will cut.
 
@@ -146,8 +158,7 @@ class PaddedImages:
         return batch
 
     def _sample(self, n: int, epoch: int, key: tuple[int, ...] = ()) -> AugmentParams:
-        pad, hole = self.how.pad, self.how.hole
-        return sample_params(n, self.seed, epoch, key, shape=self.shape, pad=pad, hole=hole)
+        return sample_params(n, self.seed, epoch, key, shape=self.shape, **vars(self.how))
 
     def _of_epoch(self, n: int, epoch: int) -> AugmentParams:
         if self._newest is None or self._newest[0] != epoch:

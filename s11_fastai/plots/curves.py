@@ -12,13 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from s11_fastai.plots.letters import plain
 from s11_fastai.plots.style import (
     BLUE,
     COLOURS,
+    GREEN,
     ORANGE,
+    TITLE,
     ShowableFigure,
     figure_with_axes,
-    plain,
     style_axes,
 )
 from s11_fastai.schedule import triangular
@@ -95,17 +97,48 @@ def plot_clr(lr_min: float, lr_max: float, step_size: int, cycles: int) -> Figur
     return figure
 
 
+def range_test_end(lrs: Sequence[float], losses: Sequence[float]) -> float:
+    """Where the loss leaves a picture of the range test, on its right: a learning rate."""
+    lowest, top = int(np.argmin(losses)), range_test_limits(losses)[1]
+    above = np.flatnonzero(np.asarray(losses[lowest:]) > top)
+    return lrs[lowest + above[0]] if len(above) else lrs[-1]
+
+
 def plot_lr_find(
-    lrs: Sequence[float], losses: Sequence[float], lr_min: float, lr_max: float
+    lrs: Sequence[float],
+    losses: Sequence[float],
+    lr_min: float,
+    lr_max: float,
+    half: float | None = None,
 ) -> Figure:
-    """The range test: the smoothed loss at each learning rate, with both bounds marked."""
+    """The range test: the smoothed loss at each learning rate, with both bounds marked.
+
+    `half` is the loss at half the depth of the valley, where the rule finds the bounds.
+    """
     figure, axes = figure_with_axes(*RANGE_TEST)
+    axes.set_title(RANGE_TEST.title, fontsize=TITLE, pad=24)  # above the names of the bounds
     axes.plot(lrs, losses, color=BLUE, lw=2.5)
     axes.set_xscale("log")
-    for lr, name, style in ((lr_min, "LRMIN", "--"), (lr_max, "LRMAX", "-")):
-        axes.axvline(lr, color=ORANGE, ls=style, lw=2, label=f"{name} = {lr:.3g}")
+    for lr, name, style, side in ((lr_min, "LRMIN", "--", "right"), (lr_max, "LRMAX", "-", "left")):
+        axes.axvline(lr, color=ORANGE, ls=style, lw=2)
+        # Above the picture, each on its own side of its line: they never meet.
+        axes.annotate(
+            f"{name} {lr:.3g}",
+            (lr, 1),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(-2 if side == "right" else 2, 4),
+            textcoords="offset points",
+            ha=side,
+            fontsize=12,
+            color=ORANGE,
+        )
     axes.set_ylim(*range_test_limits(losses))
-    axes.legend(fontsize=12)
+    axes.set_xlim(lrs[0], 1.2 * max(lr_max, range_test_end(lrs, losses)))
+    if half is not None:
+        axes.axhline(
+            half, color=GREEN, lw=2, ls=":", label="half of the fall: there are the bounds"
+        )
+        axes.legend(fontsize=12, loc="lower left")
     return figure
 
 
@@ -115,8 +148,9 @@ def plot_schedule(epochs: Sequence[float], lrs: Sequence[float]) -> Figure:
     axes.plot(epochs, lrs, color=BLUE, lw=2.5)
     peak = int(np.argmax(lrs))
     on_the_right = peak < len(lrs) / 2
+    name = "LRMAX " if peak < len(lrs) - 1 else ""  # else it still rises
     axes.annotate(
-        f"{lrs[peak]:.3g} at epoch {epochs[peak]:g}",
+        f"{name}{lrs[peak]:.3g} at epoch {epochs[peak]:.3g}",
         (epochs[peak], lrs[peak]),
         xytext=(10 if on_the_right else -10, 0),
         textcoords="offset points",
@@ -124,20 +158,65 @@ def plot_schedule(epochs: Sequence[float], lrs: Sequence[float]) -> Figure:
         va="center",
         fontsize=12,
     )
+    # Both ends lie on this line; its name stands below the hill, where nothing else is.
+    axes.axhline(lrs[0], color=ORANGE, lw=1.5, ls="--", zorder=0)
+    axes.annotate(
+        f"LRMIN {lrs[0]:.3g}",
+        ((epochs[0] + epochs[-1]) / 2, lrs[0]),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        fontsize=12,
+        color=ORANGE,
+    )
     axes.set_ylim(bottom=0)
     return figure
 
 
-def plot_accuracy(train: Line, valid: Line) -> Figure:
-    """The accuracy, in percent, of the training and of the evaluated images after each epoch."""
-    return _plot_epochs(ACCURACY, train, valid, "{:.2f}%")[0]
+def plot_accuracy(train: Line, valid: Line, target: float | None = None) -> Figure:
+    """The accuracy, in percent, of the training and of the evaluated images after each epoch.
+
+    The best epoch is marked and, where there is one, the accuracy that is the target.
+    """
+    best = int(np.argmax(valid.y))
+    figure, axes = _plot_epochs(
+        ACCURACY,
+        train,
+        valid,
+        "{:.2f}%",
+        best=f", best {valid.y[best]:.2f}% at epoch {valid.x[best]:g}",
+    )
+    axes.plot(valid.x[best], valid.y[best], "*", color=ORANGE, mec="black", ms=15, zorder=3)
+    if target is not None:
+        axes.axhline(target, color=GREEN, lw=2, ls=":", label=f"target {target:g}%")
+    axes.legend(fontsize=12)
+    return figure
 
 
 def plot_loss(train: Line, valid: Line) -> Figure:
-    """The loss, in nats, of the training and of the evaluated images in each epoch."""
+    """The loss, in nats, of the training and of the evaluated images in each epoch.
+
+    Values of epochs that lie above the picture stand at its upper edge.
+    """
     figure, axes = _plot_epochs(LOSS, train, valid, "{:.3f}")
-    if max(valid.y) > (top := highest_shown_loss(train.y, valid.y)):
+    top = highest_shown_loss(train.y, valid.y)
+    if max(valid.y) > top:
         axes.set_ylim(top=top)
+    for x, y in zip(valid.x, valid.y, strict=True):
+        if y > top:
+            axes.plot(x, top, "^", color=ORANGE, ms=9, clip_on=False, zorder=3)
+            axes.annotate(
+                f"{y:.3g}",
+                (x, top),
+                xytext=(0, -8),
+                textcoords="offset points",
+                rotation=90,
+                ha="center",
+                va="top",
+                fontsize=11,
+                color=ORANGE,
+                bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.5},
+            )
     return figure
 
 
@@ -191,11 +270,13 @@ def plot_peaks(accuracies: Mapping[float, Sequence[float]], found: Sequence[floa
     return figure
 
 
-def _plot_epochs(names: Names, train: Line, valid: Line, form: str) -> tuple[Figure, Axes]:
+def _plot_epochs(
+    names: Names, train: Line, valid: Line, form: str, best: str = ""
+) -> tuple[Figure, Axes]:
     """Both lines with a mark at each epoch; the legend gives the last value in the given form."""
     figure, axes = figure_with_axes(*names)
-    for line, colour, marker in ((train, BLUE, "o"), (valid, ORANGE, "s")):
-        label = f"{line.name}, last {form.format(line.y[-1])}"
+    for line, colour, marker, more in ((train, BLUE, "o", ""), (valid, ORANGE, "s", best)):
+        label = f"{line.name}, last {form.format(line.y[-1])}{more}"
         axes.plot(line.x, line.y, color=colour, marker=marker, ms=5, lw=2.5, label=label)
     _whole_numbers(axes)
     axes.legend(fontsize=12)

@@ -5,39 +5,48 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from s11_fastai.plots.style import ShowableFigure, short
+from s11_fastai.plots.grid import ImageGrid, line, widest
+
+_MOST_CLASSES = 20
+_SIDE, _TEXT = 1.0, 2.2  # inches: an image, the longest name beside it
 
 
-def plot_samples(images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Figure:
+def plot_samples(
+    images: np.ndarray, labels: np.ndarray, names: Sequence[str], marks: Sequence[str] = ()
+) -> Figure:
     """The first five images of each class, a row for each class; at most 20 classes.
 
-    images: uint8 (N, H, W, 3); labels: (N,); names: those of the classes.
+    images: uint8 (N, H, W, 3); labels: (N,); names: those of the classes; marks: those of the
+    images.
     """
-    rows = min(len(names), 20)
-    figure = ShowableFigure(figsize=(5.4, 0.85 * rows + 0.1), dpi=150, layout="constrained")
-    for axes_row, label in zip(figure.subplots(rows, 5, squeeze=False), range(rows), strict=True):
-        chosen = images[np.flatnonzero(labels == label)[:5]]
-        for axes in axes_row:
-            axes.axis("off")
-        for axes, image in zip(axes_row, chosen, strict=False):
-            axes.imshow(image)
-        axes_row[0].axis("on")
-        axes_row[0].tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
-        axes_row[0].set_frame_on(False)
-        axes_row[0].set_ylabel(
-            short(names[label]), rotation=0, ha="right", va="center", fontsize=13
-        )
-    return figure
+    rows = min(len(names), _MOST_CLASSES)
+    title = "Training images, the first of each class"
+    if rows < len(names):
+        title = f"Training images of {rows} of the {len(names)} classes"
+    columns = 1 if rows <= 5 else 2  # of classes
+    half = -(-rows // columns)
+    shown = [line("", name, "", _TEXT) for name in names[:rows]]
+    widths = [widest(shown, _TEXT) / _SIDE, *[1.0] * 5] * columns
+    grid = ImageGrid(title, half, widths, side=_SIDE, marked=len(marks) > 0)
+    for label in range(rows):
+        column, row = divmod(label, half)
+        grid.write(row, 6 * column, [shown[label]])
+        for k, i in enumerate(np.flatnonzero(labels == label)[:5].tolist(), start=1):
+            grid.show(row, 6 * column + k, images[i], mark=marks[i] if len(marks) else "")
+    return grid.figure
 
 
-def plot_augmented(original: np.ndarray, augmented: np.ndarray) -> Figure:
-    """One image, uint8 (H, W, 3), and 16 augmented versions of it, uint8 (16, H, W, 3)."""
-    figure = ShowableFigure(figsize=(9, 6.4), dpi=150, layout="constrained")
-    figure.suptitle("One image and 16 draws of pad-crop, flip and Cutout", fontsize=16)
-    grid = figure.add_gridspec(4, 6)
-    panels = [grid[1:3, 0:2], *(grid[row, column] for row in range(4) for column in range(2, 6))]
-    for place, image in zip(panels, [original, *augmented], strict=True):
-        axes = figure.add_subplot(place)
-        axes.imshow(image)
-        axes.axis("off")
-    return figure
+def plot_augmented(original: np.ndarray, augmented: np.ndarray, how: str, mark: str) -> Figure:
+    """One image, uint8 (H, W, 3), and augmented versions of it, uint8 (n, H, W, 3), one an epoch.
+
+    `how` says what augments them, `mark` which image it is.
+    """
+    title = f"Training image {mark} as its first epochs show it: {how}"
+    columns = 6
+    rows = -(-(len(augmented) + 1) // columns)
+    grid = ImageGrid(title, rows, [1.0] * columns, side=1.4, lines=1)
+    grid.show(0, 0, original, "original")
+    grid.frame(0, 0)
+    for epoch, image in enumerate(augmented, start=1):
+        grid.show(*divmod(epoch, columns), image, f"epoch {epoch}")
+    return grid.figure

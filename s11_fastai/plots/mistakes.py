@@ -1,7 +1,8 @@
 """Images with what a trained network says of them: arrays in, matplotlib Figures out.
 
 Images are uint8 (n, H, W, 3), predictions are of the same images, and names are those of the
-classes. `split` says which images they are: "test" or "held-out".
+classes. `split` says which images they are: "test" or "held-out". `marks` say which image each is,
+by its file or index.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from s11_fastai.plots.style import ShowableFigure, short
+from s11_fastai.plots.grid import ImageGrid, columns_for, line, only_text, widest
 
 if TYPE_CHECKING:  # it imports torch, which a picture of a curve does without
     from s11_fastai.interpret import Predictions
 
+_SIDE, _SMALL, _TEXT = 1.95, 1.25, 2.7  # inches: an image, a small one, the longest line beside it
+
 
 def plot_misclassified(
-    images: np.ndarray, predictions: Predictions, names: Sequence[str], split: str, total: int
+    images: np.ndarray,
+    predictions: Predictions,
+    names: Sequence[str],
+    split: str,
+    total: int,
+    marks: Sequence[str] = (),
 ) -> Figure:
     """Up to 25 misclassified images, with the predicted and the actual class of each.
 
@@ -28,38 +35,36 @@ def plot_misclassified(
     """
     n = len(images)
     if not n:
-        return _only_text(f"No {split} image was misclassified")
+        return only_text(f"No {split} image was misclassified")
+    title = {1: f"The misclassified {split} image", 2: f"Both misclassified {split} images"}.get(
+        n, f"All {n} misclassified {split} images"
+    )
     if n < total:
         title = f"{n} of {total:,} misclassified {split} images, drawn by seed"
-    else:
-        title = (
-            f"All {n} misclassified {split} images" if n > 1 else f"The misclassified {split} image"
-        )
-    figure, places = _grid(n, title, lines=2)
-    guesses, labels = predictions.classes, predictions.labels
-    p, q = predictions.probability(guesses), predictions.probability(labels)
-    for i, (axes, image) in enumerate(zip(places, images, strict=True)):
-        _show(axes, image)
-        guessed, actual = short(names[guesses[i]]), short(names[labels[i]])
-        axes.set_title(f"{guessed} ({p[i]:.0%})\nactually {actual} ({q[i]:.0%})", fontsize=11)
-    return figure
+    captions = ["\n".join(said) for said in _said_and_is(predictions, names, _SIDE)]
+    return _captioned(title, images, captions, marks, lines=2)
 
 
 def plot_top_losses(
-    images: np.ndarray, predictions: Predictions, names: Sequence[str], split: str
+    images: np.ndarray,
+    predictions: Predictions,
+    names: Sequence[str],
+    split: str,
+    marks: Sequence[str] = (),
 ) -> Figure:
     """Up to 25 images with the highest losses, with the loss and both classes of each."""
-    title = f"The {len(images)} highest losses of the {split} images"
-    figure, places = _grid(len(images), title, lines=3)
-    guesses, labels, losses = predictions.classes, predictions.labels, predictions.losses
-    p = predictions.probability(guesses)
-    for i, (axes, image) in enumerate(zip(places, images, strict=True)):
-        _show(axes, image)
-        guessed, actual = short(names[guesses[i]]), short(names[labels[i]])
-        axes.set_title(
-            f"loss {losses[i]:.2f}\n{guessed} ({p[i]:.0%})\nactually {actual}", fontsize=11
-        )
-    return figure
+    n, right = len(images), predictions.classes == predictions.labels
+    title = f"The {n} highest losses of the {split} images" if n > 1 else "The highest loss"
+    if right.any():
+        title += f", {right.sum()} of them of right predictions"
+    p = predictions.probability(predictions.classes)
+    captions = []
+    for i, said in enumerate(_said_and_is(predictions, names, _SIDE)):
+        words: Sequence[str] = said
+        if right[i]:
+            words = [line("right: ", names[predictions.classes[i]], f" ({p[i]:.0%})", _SIDE)]
+        captions.append("\n".join([f"loss {predictions.losses[i]:.2f}", *words]))
+    return _captioned(title, images, captions, marks, lines=3)
 
 
 def plot_grad_cam(
@@ -69,30 +74,34 @@ def plot_grad_cam(
     predictions: Predictions,
     names: Sequence[str],
     layer: str,
+    marks: Sequence[str] = (),
 ) -> Figure:
     """Up to 25 images, each beside its Grad-CAM for the predicted class and for the actual one.
 
-    The maps are float (n, h, w), from `interpret.grad_cam`.
+    The maps are float (n, h, w), from `interpret.grad_cam`; both of an image share one scale.
     """
     n = len(images)
     if not n:
-        return _only_text("No misclassified image to explain")
-    columns = min(n, 5)
-    rows = -(-n // columns)
-    title = f"Grad-CAM at {layer}, on logits: image, for the predicted class, for the actual one"
-    widths = ([1, 1, 1, 0.3] * columns)[:-1]  # a gap between the trios
-    figure, places = _places(title, rows, widths, side=1.0, above=0.25)
-    for axes in places.ravel():
-        axes.axis("off")
+        return only_text("No misclassified image to explain")
+    columns = min(int(np.ceil(np.sqrt(n))), 4)
+    title = f"Grad-CAM at {layer}, on logits: where each class is seen"
+    title += "\n" if columns < 3 else "; "
+    title += "both maps of an image share one scale"
+    widths = ([1, 1, 1, 0.15] * columns)[:-1]  # a gap between the trios
+    grid = ImageGrid(title, -(-n // columns), widths, side=_SMALL, lines=2, marked=len(marks) > 0)
+    p, q = (predictions.probability(c) for c in (predictions.classes, predictions.labels))
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
-        guessed = short(names[predictions.classes[i]], 11)
-        actual = f"is {short(names[predictions.labels[i]], 10)}"
-        trio = ((None, "image"), (for_predicted[i], guessed), (for_actual[i], actual))
-        for axes, (heat, caption) in zip(places[row, 4 * column :], trio, strict=False):
-            _show(axes, image, heat)
-            axes.set_title(caption, fontsize=11)
-    return figure
+        grid.show(row, 4 * column, image, mark=marks[i] if marks else "")
+        top = float(max(for_predicted[i].max(), for_actual[i].max()))
+        for k, heat, words, c in (
+            (1, for_predicted[i], f"said ({p[i]:.0%})", predictions.classes[i]),
+            (2, for_actual[i], f"is ({q[i]:.0%})", predictions.labels[i]),
+        ):
+            caption = f"{words}\n{line('', names[c], '', _SMALL)}"
+            grid.show(row, 4 * column + k, image, caption)
+            grid.heat(row, 4 * column + k, image, heat, top)
+    return grid.figure
 
 
 def plot_grad_cam_layers(
@@ -100,24 +109,24 @@ def plot_grad_cam_layers(
     maps: Mapping[str, np.ndarray],
     predictions: Predictions,
     names: Sequence[str],
+    marks: Sequence[str] = (),
 ) -> Figure:
     """A row for each image: its Grad-CAM for the predicted class at each layer.
 
-    `maps` are float (n, h, w) by the name of the layer.
+    `maps` are float (n, h, w) by the name of the layer; each is shown on a scale of its own.
     """
     n = len(images)
     if not n:
-        return _only_text("No misclassified image to explain")
-    title = "Grad-CAM for the predicted class, layer by layer, on logits"
-    figure, grid = _places(title, n, [1.0] * (len(maps) + 1), side=1.95, above=0.22)
-    for i, row in enumerate(grid):
-        guess, label = predictions.classes[i], predictions.labels[i]
-        _show(row[0], images[i])
-        row[0].set_title(f"{short(names[guess])}, is {short(names[label])}", fontsize=11)
-        for axes, (layer, heat) in zip(row[1:], maps.items(), strict=True):
-            _show(axes, images[i], heat[i])
-            axes.set_title(layer if heat[i].max() > 0 else f"{layer}: nothing for it", fontsize=11)
-    return figure
+        return only_text("No misclassified image to explain")
+    title = "Grad-CAM for the predicted class, on logits, layer by layer; each map on its own scale"
+    grid = ImageGrid(title, n, [1.0] * (len(maps) + 1), side=_SIDE, lines=2, marked=len(marks) > 0)
+    for i, said in enumerate(_said_and_is(predictions, names, _SIDE)):
+        grid.show(i, 0, images[i], "\n".join(said), marks[i] if marks else "")
+        for k, (layer, heat) in enumerate(maps.items(), start=1):
+            top = float(heat[i].max())
+            grid.show(i, k, images[i], layer if top > 0 else f"{layer}: nothing for it")
+            grid.heat(i, k, images[i], heat[i], top)
+    return grid.figure
 
 
 def plot_confused_pairs(
@@ -125,88 +134,62 @@ def plot_confused_pairs(
     examples: Sequence[np.ndarray],
     names: Sequence[str],
     split: str,
+    marks: Sequence[Sequence[str]] = (),
 ) -> Figure:
-    """A row for each pair of classes most often confused: how often, and up to five such images.
+    """Each pair of classes most often confused: how often, and up to five such images.
 
-    pairs: (actual, predicted, count); examples: for each pair uint8 (m, H, W, 3).
+    pairs: (actual, predicted, count); examples: for each pair uint8 (m, H, W, 3); marks: theirs.
     """
     if not pairs:
-        return _only_text(f"No {split} image was misclassified")
-    figure = ShowableFigure(figsize=(9, 1.15 * len(pairs) + 0.8), dpi=150, layout="constrained")
-    figure.suptitle(f"The pairs most often confused among the {split} images", fontsize=16)
-    grid = figure.subplots(len(pairs), 6, squeeze=False, width_ratios=[2.6, 1, 1, 1, 1, 1])
-    for row, (actual, predicted, count), shown in zip(grid, pairs, examples, strict=True):
-        for axes in row:
-            axes.axis("off")
-        taken_for = f"{short(names[actual])} taken for {short(names[predicted])}"
-        images = "1 image" if count == 1 else f"{count} images"
-        _right_aligned(row[0], f"{taken_for}\n{images}")
-        for axes, image in zip(row[1:], shown, strict=False):
-            _show(axes, image)
-    return figure
-
-
-def _grid(n: int, title: str, lines: int) -> tuple[Figure, list[Axes]]:
-    """Places for n images, five a row, with room for some lines of text above each."""
-    columns = min(n, 5)
-    rows = -(-n // columns)
-    figure, places = _places(title, rows, [1.0] * columns, side=1.95, above=0.2 * lines)
-    for axes in places.ravel():
-        axes.axis("off")
-    return figure, list(places.ravel()[:n])
-
-
-def _places(
-    title: str, rows: int, widths: Sequence[float], side: float, above: float
-) -> tuple[Figure, np.ndarray]:
-    """A Figure with rows of square places, `side` inches wide at width 1, `above` inches apart.
-
-    It is laid out by hand: matplotlib's own layout takes seconds for so many places.
-    """
-    gap, head = 0.07, 0.5
-    width = side * sum(widths) + gap * (len(widths) - 1) + 0.2
-    height = rows * (side + above + gap) + head
-    width = max(width, 0.13 * len(title))  # as wide as its title
-    figure = ShowableFigure(figsize=(width, height), dpi=150)
-    figure.suptitle(title, fontsize=16, y=1 - 0.1 / height, va="top")
-    layout = {
-        "left": 0.1 / width,
-        "right": 1 - 0.1 / width,
-        "bottom": gap / height,
-        "top": 1 - (head + above) / height,
-        "wspace": gap * len(widths) / (side * sum(widths)),
-        "hspace": (above + gap) / side,
-    }
-    places = figure.subplots(
-        rows, len(widths), squeeze=False, width_ratios=widths, gridspec_kw=layout
+        return only_text(f"No {split} image was misclassified")
+    most = max(map(len, examples))
+    abreast = min(len(pairs), 1 if most > 2 else 2)  # pairs in a row
+    words = [
+        (
+            line("", names[actual], "", _TEXT),
+            line("taken for ", names[predicted], "", _TEXT),
+            "once" if count == 1 else f"{count:,} times",
+        )
+        for actual, predicted, count in pairs
+    ]
+    text = widest((each for three in words for each in three), _TEXT) / _SMALL
+    grid = ImageGrid(
+        f"The pairs most often confused among the {split} images",
+        -(-len(pairs) // abreast),
+        [text, *[1.0] * most] * abreast,
+        side=_SMALL,
+        marked=len(marks) > 0,
     )
-    return figure, places
+    for i, shown in enumerate(examples):
+        row, first = i // abreast, i % abreast * (most + 1)
+        grid.write(row, first, words[i])
+        for k, image in enumerate(shown):
+            grid.show(row, first + 1 + k, image, mark=marks[i][k] if marks else "")
+    return grid.figure
 
 
-def _only_text(text: str) -> Figure:
-    figure = ShowableFigure(figsize=(8, 2), dpi=150)
-    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=16)
-    return figure
+def _said_and_is(
+    predictions: Predictions, names: Sequence[str], room: float
+) -> list[tuple[str, str]]:
+    """For each image "said cat (81%)" and "is dog (12%)", each at most `room` inches wide."""
+    guesses, labels = predictions.classes, predictions.labels
+    p, q = predictions.probability(guesses), predictions.probability(labels)
+    return [
+        (
+            line("said ", names[guesses[i]], f" ({p[i]:.0%})", room),
+            line("is ", names[labels[i]], f" ({q[i]:.0%})", room),
+        )
+        for i in range(len(labels))
+    ]
 
 
-def _right_aligned(axes: Axes, text: str) -> None:
-    axes.text(1, 0.5, text, ha="right", va="center", fontsize=13, transform=axes.transAxes)
-
-
-def _show(axes: Axes, image: np.ndarray, heat: np.ndarray | None = None) -> None:
-    """An image, and over it a map, enlarged smoothly, whose own highest value is the brightest."""
-    axes.imshow(image)
-    axes.axis("off")
-    if heat is None:
-        return
-    height, width = image.shape[:2]
-    top = float(heat.max())
-    axes.imshow(
-        heat / top if top > 0 else heat,
-        cmap="inferno",
-        vmin=0,
-        vmax=1,
-        alpha=0.55,
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-        interpolation="bilinear",
-    )
+def _captioned(
+    title: str, images: np.ndarray, captions: Sequence[str], marks: Sequence[str], lines: int
+) -> Figure:
+    """Images in rows of up to five, each with its caption."""
+    columns = columns_for(len(images))
+    rows = -(-len(images) // columns)
+    grid = ImageGrid(title, rows, [1.0] * columns, side=_SIDE, lines=lines, marked=len(marks) > 0)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        grid.show(*divmod(i, columns), image, caption, marks[i] if marks else "")
+    return grid.figure

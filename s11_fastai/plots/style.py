@@ -1,10 +1,15 @@
 """What all pictures share. The colours are Okabe and Ito's, safe for the colour-blind."""
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8C8C8C"
-COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+from s11_fastai.plots.letters import give_fonts, inches, without_glyph_warnings
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+GREY, DARK_GREY = "#8C8C8C", "#595959"  # for lines and for letters
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+TITLE = 16  # points
 
 
 class ShowableFigure(Figure):
@@ -20,6 +25,12 @@ class ShowableFigure(Figure):
             type(other.canvas).new_manager(self, other.number)  # keeps itself in the canvas
         super().show(warn)
 
+    def draw(self, renderer: RendererBase) -> None:
+        """As matplotlib draws it, with fonts for letters that its own lacks."""
+        give_fonts(self)
+        with without_glyph_warnings():
+            super().draw(renderer)
+
 
 def figure_with_axes(
     title: str, x: str, y: str, size: tuple[float, float] = (8, 5)
@@ -33,7 +44,7 @@ def figure_with_axes(
 
 def style_axes(axes: Axes, title: str, x: str, y: str) -> None:
     """Title, names, a faint grid, and letters that can be read at half size."""
-    axes.set_title(title, fontsize=16)
+    axes.set_title(title, fontsize=TITLE)
     axes.set_xlabel(x, fontsize=14)
     axes.set_ylabel(y, fontsize=14)
     axes.tick_params(labelsize=12)
@@ -41,11 +52,6 @@ def style_axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def plain(name: str) -> str:
-    """The name of a class or a run as text: matplotlib would read dollars as formulas."""
-    return name.replace("$", r"\$")
-
-
-def short(name: str, most: int = 14) -> str:
-    """The same, cut to at most `most` letters."""
-    return plain(name if len(name) <= most else name[: most - 1] + "…")
+def title_width(title: str) -> float:
+    """How many inches a figure with this title takes."""
+    return max(inches(line, TITLE) for line in title.split("\n")) * 1.03 + 0.3

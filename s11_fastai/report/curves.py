@@ -1,12 +1,11 @@
-"""The curves of a run: their data, for PNG and page alike, and where the page draws it."""
+"""The curves of a run as data: the page draws them with `curves.js`, the PNG files in `plots/`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, NamedTuple
 
-from matplotlib.ticker import LogLocator, MaxNLocator
-
+from s11_fastai.lr_bounds import LRBounds, half_depth
 from s11_fastai.plots.curves import (
     ACCURACY,
     LOSS,
@@ -14,34 +13,66 @@ from s11_fastai.plots.curves import (
     SCHEDULE,
     Line,
     Names,
-    highest_shown_loss,
     range_test_limits,
 )
 from s11_fastai.report import reference_log as reference
 from s11_fastai.runs.records import Records
 
-_MOST_POINTS = 400
+_MOST_POINTS = 3000
+
+ERROR = Names("Error of each epoch", "epoch", "error, %")
+STEP_LOSS = Names("Training loss of each step", "epoch", "loss, nats")
+MOMENTUM = Names("Momentum of each step", "epoch", "momentum")
 
 Range = tuple[float, float]
 
 
+class Text(NamedTuple):
+    """How a value is written: so many `digits` behind the point, or with `significant` digits."""
+
+    before: str = ""
+    digits: int = 0
+    after: str = ""
+    significant: bool = False
+
+
+class Mark(NamedTuple):
+    """A straight line across a picture, at a value of the axis "x" or "y", or a "point" at (x, y),
+    whose label stands below the picture.
+
+    `kind` is its colour: "bound", "rule", "target" or "best".
+    """
+
+    axis: str
+    at: float
+    label: str
+    kind: str
+    y: float | None = None
+
+
 @dataclass(frozen=True)
 class Curve:
-    """One picture of curves as data; the page draws all `lines`, the PNG those of the run alone.
+    """One picture of curves as data.
 
-    The key of a line is its CSS class: "train", "valid", or "reference" and another word. `x_text`
-    and `y_text` are formats of what the pointer shows. The ranges are those of the axes where they
-    do not follow from the lines. `marks` are vertical lines: where each lies, and its label.
+    The key of a line is its CSS class: "train", "valid", "rate", or "reference" and another word.
+    Ranges are those of the axes where they do not follow from what is shown. `log_y` says how the
+    y axis begins, where a person may switch it; None is a linear one for good. With `cap`, a linear
+    axis ends at 1.5 times the highest training value, as in `plots/`, and what lies beyond stands
+    at its edge. Lines of steps can be smoothed (`smooth`). `note` is what else there is to say.
     """
 
     names: Names
     lines: Mapping[str, Line]
-    x_text: str
-    y_text: str
+    x_text: Text
+    y_text: Text
     x_range: Range | None = None
     y_range: Range | None = None
     log_x: bool = False
-    marks: tuple[tuple[float, str], ...] = ()
+    log_y: bool | None = None
+    cap: bool = False
+    smooth: bool = False
+    marks: tuple[Mark, ...] = ()
+    note: str = ""
 
     @property
     def fault(self) -> str:
@@ -49,8 +80,29 @@ class Curve:
         lines = self.lines.values()
         if not all(len(line.y) for line in lines):
             return "there are no values"
-        finite = all(math.isfinite(value) for line in lines for value in (*line.x, *line.y))
-        return "" if finite else "a value is NaN or infinite"
+        values = [v for line in lines for v in (*line.x, *line.y)]
+        values += [v for mark in self.marks for v in (mark.at, mark.y or 0)]
+        return "" if all(map(math.isfinite, values)) else "a value is NaN or infinite"
+
+    def as_json(self) -> dict[str, Any]:
+        """What `curves.js` reads; raises ValueError where the curve has a `fault`."""
+        if self.fault:
+            raise ValueError(self.fault)
+        return {
+            "x": self._axis(self.x_text, self.x_range, self.log_x, self.names.x),
+            "y": self._axis(self.y_text, self.y_range, self.log_y, self.names.y),
+            "cap": self.cap,
+            "smooth": self.smooth,
+            "lines": [
+                {"kind": kind, "name": line.name, "x": _short(line.x), "y": _short(line.y)}
+                for kind, line in self.lines.items()
+            ],
+            "marks": [mark._asdict() for mark in self.marks],
+        }
+
+    @staticmethod
+    def _axis(text: Text, values: Range | None, log: bool | None, name: str) -> dict[str, Any]:
+        return {"text": text._asdict(), "range": values, "log": bool(log), "name": name}
 
 
 def accuracy(records: Records) -> Curve | None:
@@ -58,9 +110,36 @@ def accuracy(records: Records) -> Curve | None:
     if not records.history:
         return None
     lines = _both_splits(records, "accuracy", scale=100)
-    lines |= _reference(records, "test", reference.TEST_ACCURACY, scale=100)
-    lines |= _reference(records, "train", reference.TRAIN_ACCURACY, scale=100)
-    return Curve(ACCURACY, lines, "epoch {:.0f}", "{:.2f}%", x_range=(1, records.config["epochs"]))
+    lines |= _reference(records, "test", [100 * value for value in reference.TEST_ACCURACY])
+    lines |= _reference(records, "train", [100 * value for value in reference.TRAIN_ACCURACY])
+    return Curve(
+        ACCURACY,
+        lines,
+        _EPOCH,
+        _PERCENT,
+        x_range=_epochs(records, first=1),
+        marks=_best_and_target(records, lambda percent: percent),
+    )
+
+
+def error(records: Records) -> Curve | None:
+    """The part of the images that are wrong after each epoch, in percent: where nearly all are
+    right, it still tells one epoch from the next."""
+    if (right := accuracy(records)) is None:
+        return None
+    lines = {
+        kind: line._replace(y=[100 - value for value in line.y])
+        for kind, line in right.lines.items()
+    }
+    return Curve(
+        ERROR,
+        lines,
+        _EPOCH,
+        _PERCENT,
+        x_range=right.x_range,
+        log_y=True,
+        marks=_best_and_target(records, lambda percent: 100 - percent),
+    )
 
 
 def loss(records: Records) -> Curve | None:
@@ -68,14 +147,25 @@ def loss(records: Records) -> Curve | None:
     if not records.history:
         return None
     lines = _both_splits(records, "loss")
-    train, valid = lines["train"].y, lines["valid"].y
     return Curve(
-        LOSS,
-        lines,
-        "epoch {:.0f}",
-        "{:.4f}",
-        x_range=(1, records.config["epochs"]),
-        y_range=(min(*train, *valid), highest_shown_loss(train, valid)),
+        LOSS, lines, _EPOCH, _NATS, x_range=_epochs(records, first=1), log_y=True, cap=True
+    )
+
+
+def step_loss(records: Records) -> Curve | None:
+    """The loss of each batch, in nats; None before the first epoch is over."""
+    if not records.history:
+        return None
+    line, n = _of_steps(records, "loss", [step.loss for step in records.steps], _means)
+    return Curve(
+        STEP_LOSS,
+        {"train": line},
+        _WITHIN_EPOCH,
+        _NATS,
+        x_range=_epochs(records),
+        log_y=True,
+        smooth=True,
+        note=f"Each point is the mean of {n} steps." if n > 1 else "",
     )
 
 
@@ -83,18 +173,26 @@ def schedule(records: Records) -> Curve | None:
     """The learning rate of each step; None before the first epoch is over."""
     if not records.history:
         return None
-    lrs = [step.lr for step in records.steps]
-    per_epoch = len(lrs) / len(records.history)
-    lines = {"valid": Line("lr", [i / per_epoch for i in range(len(lrs))], lrs)}
-    lines |= _reference(records, "lr", reference.LR)
+    line, _ = _of_steps(records, "lr", [step.lr for step in records.steps], _thinned)
+    momenta = {step.momentum for step in records.steps}
     return Curve(
         SCHEDULE,
-        lines,
-        "epoch {:.2f}",
-        "{:.3g}",
-        x_range=(0, records.config["epochs"]),
-        y_range=(0, max((y for line in lines.values() for y in line.y), default=0)),
+        {"rate": line} | _reference(records, "lr", reference.LR),
+        _WITHIN_EPOCH,
+        _RATE,
+        x_range=_epochs(records),
+        log_y=False,
+        note=f"Momentum is {momenta.pop():g} throughout." if len(momenta) == 1 else "",
     )
+
+
+def momentum(records: Records) -> Curve | None:
+    """The momentum of each step; None where it never changes."""
+    momenta = [step.momentum for step in records.steps]
+    if not records.history or len(set(momenta)) <= 1:
+        return None
+    line, _ = _of_steps(records, "momentum", momenta, _thinned)
+    return Curve(MOMENTUM, {"rate": line}, _WITHIN_EPOCH, _RATE, x_range=_epochs(records))
 
 
 def range_test(records: Records) -> Curve | None:
@@ -102,27 +200,55 @@ def range_test(records: Records) -> Curve | None:
     bounds = records.bounds
     if not bounds or not bounds.lrs:
         return None
+    end = _where_it_leaves(bounds)
     return Curve(
         RANGE_TEST,
-        {"valid": Line("loss", bounds.lrs, bounds.losses)},
-        "lr {:.3g}",
-        "{:.4f}",
+        {"train": Line("loss", bounds.lrs, bounds.losses)},
+        Text("lr ", 3, significant=True),
+        _NATS,
+        x_range=(bounds.lrs[0], bounds.lrs[end]),
         y_range=range_test_limits(bounds.losses),
         log_x=True,
         marks=(
-            (bounds.lr_min, f"LRMIN {bounds.lr_min:.3g}"),
-            (bounds.lr_max, f"LRMAX {bounds.lr_max:.3g}"),
+            Mark("y", half_depth(bounds.losses), "half of the fall", "rule"),
+            Mark("x", bounds.lr_min, f"LRMIN {bounds.lr_min:.3g}", "bound"),
+            Mark("x", bounds.lr_max, f"LRMAX {bounds.lr_max:.3g}", "bound"),
         ),
+        note="LRMIN and LRMAX are where the loss passes half of its fall, on the way down and on "
+        "the way up again, unless they were given. "
+        f"The test ended at lr {bounds.lrs[-1]:.3g} with a loss of {bounds.losses[-1]:.3g}.",
     )
 
 
-# In the order of the page, by the names of their files in `figures/`.
+# In the order of the page. Those that a run has as PNG have the names of their files there.
 CURVES: dict[str, Callable[[Records], Curve | None]] = {
     "accuracy": accuracy,
+    "error": error,
     "loss": loss,
+    "step_loss": step_loss,
     "schedule": schedule,
+    "momentum": momentum,
     "lr_find": range_test,
 }
+
+_EPOCH, _WITHIN_EPOCH = Text("epoch "), Text("epoch ", 2)
+_PERCENT, _NATS, _RATE = Text("", 2, "%"), Text("", 4), Text("", 3, significant=True)
+
+
+def _where_it_leaves(bounds: LRBounds) -> int:
+    """The step after the one at which the range test's loss has left the picture for good, or the
+    last one; LRMAX is not beyond it."""
+    _, top = range_test_limits(bounds.losses)
+    inside = [
+        i
+        for i, (lr, loss) in enumerate(zip(bounds.lrs, bounds.losses, strict=True))
+        if loss <= top or lr <= bounds.lr_max
+    ]
+    return min(inside[-1] + 2, len(bounds.lrs) - 1)
+
+
+def _epochs(records: Records, first: int = 0) -> Range:
+    return first, records.settings.epochs
 
 
 def _both_splits(records: Records, quantity: str, scale: float = 1) -> dict[str, Line]:
@@ -135,101 +261,59 @@ def _both_splits(records: Records, quantity: str, scale: float = 1) -> dict[str,
     }
 
 
-def _reference(
-    records: Records, name: str, log: tuple[float, ...], scale: float = 1
-) -> dict[str, Line]:
-    """The reference's log for as many epochs as the run has, where the images are the same."""
+def _best_and_target(records: Records, to_y: Callable[[float], float]) -> tuple[Mark, ...]:
+    """The best epoch and, on the test images of CIFAR-10, the assignment's target."""
+    best = records.best
+    assert best is not None
+    percent = 100 * best.valid_accuracy
+    label = f"best: epoch {best.epoch}, {to_y(percent):.2f}%"
+    marks = [Mark("point", best.epoch, label, "best", to_y(percent))]
+    if records.is_cifar10 and not records.settings.holdout:
+        target = to_y(100 * reference.TARGET)
+        marks.append(Mark("y", target, f"target {target:g}%", "target"))
+    return tuple(marks)
+
+
+def _reference(records: Records, name: str, log: Sequence[float]) -> dict[str, Line]:
+    """The reference's log, where the images are the same: by epoch where the run has as many, else
+    by the part of the run that is over, and then its name says so."""
     if not records.is_cifar10:
         return {}
-    values = [scale * value for value in log[: records.config["epochs"]]]
-    epochs = range(1, len(values) + 1)
-    return {f"reference {name}": Line(f"reference, {name}", epochs, values)}
+    own, theirs = records.settings.epochs, len(log)
+    epochs = [epoch * own / theirs for epoch in range(1, theirs + 1)]
+    where = "" if own == theirs else f", its {theirs} epochs as {own}"
+    return {f"reference {name}": Line(f"reference {name}{where}", epochs, log)}
 
 
-class PlacedLine(TypedDict):
-    """A line on the page: its points as SVG writes them, and for the pointer x, y and the values
-    of each point as text."""
-
-    name: str
-    kind: str
-    points: str
-    at: list[tuple[float, float, str, str]]
+Points = list[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A Curve in its box on the page: ticks and marks are (place, label)."""
-
-    curve: Curve
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    lines: list[PlacedLine]
-    marks: list[tuple[float, str]]
-
-    width, height = 640, 320
-    left, right, top, bottom = 76, 640 - 16, 14, 320 - 50
-
-
-def place(curve: Curve) -> Chart:
-    """Where everything of a curve lies; raises ValueError where it has a `fault`."""
-    xs = [x for line in curve.lines.values() for x in line.x] + [x for x, _ in curve.marks]
-    ys = [y for line in curve.lines.values() for y in line.y]
-    if curve.fault:
-        raise ValueError(curve.fault)
-    x_range = curve.x_range or (min(xs), max(xs))
-    y_range = curve.y_range or (min(ys), max(ys))
-    if y_range[0] == y_range[1]:
-        y_range = y_range[0] - 0.5, y_range[1] + 0.5
-    to_x = _scale(x_range, Chart.left, Chart.right, log=curve.log_x)
-    to_y = _scale(y_range, Chart.bottom, Chart.top)
-    x_ticks = LogLocator(numticks=8) if curve.log_x else MaxNLocator(8, integer=_in_epochs(curve))
-    return Chart(
-        curve,
-        _ticks(x_ticks, x_range, to_x),
-        _ticks(MaxNLocator(5), y_range, to_y),
-        [_place_line(kind, line, curve, to_x, to_y) for kind, line in curve.lines.items()],
-        [(to_x(x), label) for x, label in curve.marks],
-    )
+def _of_steps(
+    records: Records,
+    name: str,
+    values: Sequence[float],
+    shorten: Callable[[Points, int], Points],
+) -> tuple[Line, int]:
+    """A line of a value for each step, over the epochs; and of how many steps each point is."""
+    per_epoch = len(values) / len(records.history)
+    points = [(i / per_epoch, value) for i, value in enumerate(values)]
+    n = -(-len(points) // _MOST_POINTS)
+    kept = shorten(points, n) if n > 1 else points
+    return Line(name, [x for x, _ in kept], [y for _, y in kept]), n
 
 
-def _in_epochs(curve: Curve) -> bool:
-    return curve.names.x == "epoch"
+def _means(points: Points, n: int) -> Points:
+    """The mean of each `n` neighbours, at the place of the first."""
+    groups = [points[i : i + n] for i in range(0, len(points), n)]
+    return [(group[0][0], math.fsum(y for _, y in group) / len(group)) for group in groups]
 
 
-def _ticks(
-    locator: LogLocator | MaxNLocator, values: Range, to_place: Callable[[float], float]
-) -> list[tuple[float, str]]:
-    low, high = values
-    return [(to_place(v), f"{v:g}") for v in locator.tick_values(low, high) if low <= v <= high]
+def _thinned(points: Points, n: int) -> Points:
+    """Each `n`th of the points, and the first, the last and the highest."""
+    highest = max(range(len(points)), key=lambda i: points[i][1])
+    return [points[i] for i in sorted({*range(0, len(points), n), len(points) - 1, highest})]
 
 
-def _place_line(kind: str, line: Line, curve: Curve, to_x: Callable, to_y: Callable) -> PlacedLine:
-    at = [
-        (to_x(x), to_y(y), curve.x_text.format(x), curve.y_text.format(y))
-        for x, y in _thinned(line)
-    ]
-    points = " ".join(f"{x},{y}" for x, y, *_ in at)
-    return {"name": line.name, "kind": kind, "points": points, "at": at}
-
-
-def _scale(values: Range, start: float, end: float, log: bool = False) -> Callable[[float], float]:
-    """From a value to its place, to a tenth of a pixel; from outside of the range to outside."""
-    change: Callable[[float], float] = math.log if log else float
-    low, high = map(change, values)
-    span = high - low or 1.0
-
-    def to_place(value: float) -> float:
-        return round(start + (change(value) - low) / span * (end - start), 1)
-
-    return to_place
-
-
-def _thinned(line: Line) -> list[tuple[float, float]]:
-    """The points of a line, at most about 400: the first, the last and the highest among them."""
-    points = list(zip(line.x, line.y, strict=True))
-    step = -(-len(points) // _MOST_POINTS)
-    if step <= 1:
-        return points
-    peak = max(range(len(points)), key=line.y.__getitem__)
-    kept = sorted({*range(0, len(points), step), len(points) - 1, peak})
-    return [points[i] for i in kept]
+def _short(values: Sequence[float]) -> list[float]:
+    """Numbers with the six digits that a picture can show at most."""
+    return [float(f"{value:.6g}") for value in values]

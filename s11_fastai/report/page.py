@@ -11,24 +11,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 from fastai.callback.core import Callback
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 from PIL import Image
 
 from s11_fastai.callbacks.checkpoint import SaveCheckpoints
-from s11_fastai.cli import command_of, command_to_resume
-from s11_fastai.errors import S11Error
-from s11_fastai.report import pictures
+from s11_fastai.cli import as_flags, command_of, command_to_resume
+from s11_fastai.errors import DivergedError, S11Error
+from s11_fastai.report import facts, pictures
 from s11_fastai.report import reference_log as reference
-from s11_fastai.report.curves import CURVES, Chart, place
+from s11_fastai.report.classes import read_record
+from s11_fastai.report.curves import CURVES, Curve
+from s11_fastai.report.facts import State
+from s11_fastai.report.network import Layer, layers
 from s11_fastai.runs.records import Records
 from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import Folder
 from s11_fastai.streams import one_line, printable
-
-State = Literal["running", "stopped", "finished"]
 
 
 def write_page(folder: Folder, records: Records, state: State = "finished") -> Path:
@@ -82,16 +83,23 @@ class RunReport:
     def __enter__(self) -> RunReport:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self.run is not None:
-            with suppress(OSError, S11Error):  # what ended the run is what is to be said
-                write_page(self.run.folder, self.run.records(), "stopped")
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is None or self.run is None or not self.run.folder.begun:
+            return
+        folder, diverged = self.run.folder, isinstance(error, DivergedError)
+        with suppress(OSError, S11Error):  # what ended the run is what is to be said
+            if diverged:
+                folder.write_json(facts.DIVERGED_FILE, {"why": str(error)})
+            write_page(folder, self.run.records(), "diverged" if diverged else "stopped")
 
     def callbacks(self) -> list[Callback]:
         """What keeps the page up to date during the fit; the training images are drawn first."""
         if self.run is None:
             return []
-        pictures.draw_images(self.run.folder, self.run.images, self.run.settings.seed)
+        folder = self.run.folder
+        if (folder.path / facts.DIVERGED_FILE).exists():  # it goes on, perhaps by other means
+            folder.remove(facts.DIVERGED_FILE)
+        pictures.draw_images(folder, self.run.learn)
         return [LivePage(self.run.folder, self.run.records)]
 
     def draw(self, records: Records) -> Path:
@@ -106,6 +114,19 @@ class RunReport:
 def embedded(picture: Path) -> str | None:
     """A picture as a data URI, in WebP, which takes a third of the bytes; None where it cannot be
     read."""
+    try:
+        status = picture.stat()
+    except OSError:
+        return None
+    return _packed(picture, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=32)
+def _packed(picture: Path, *_: int) -> str | None:
+    """The same; the picture's time and size tell one that was written anew from the old one.
+
+    While a run goes on its pictures do not change, and packing them takes longer than all else.
+    """
     packed = io.BytesIO()
     try:
         with Image.open(picture, formats=("PNG",)) as image:
@@ -120,42 +141,59 @@ def _render(records: Records, state: State) -> str:
     shown, missing = _pictures(records.path / "figures", finished=state == "finished")
     return _template().render(
         run=records,
+        name=printable(records.path.resolve().name),
         state=state,
-        now=time.time(),
+        now=time.time() if state == "running" else facts.last_change(records),
         pace=_pace(records),
+        facts=facts.key_figures(records),
+        why_diverged=as_flags(facts.why_diverged(records) or ""),
         charts=charts,
+        epochs=records.settings.epochs,
+        latest=len(records.history),
+        predictions=read_record(records.path),
         pictures=shown,
         left_out=without + missing,
         reference=reference if records.is_cifar10 else None,
-        command=printable(command_of(records.settings)),
-        command_to_resume=command_to_resume("FOLDER"),
+        layers=_layers(records),
+        files=facts.files_beside(records, state),
+        command=printable(command_of(records.settings, f"{records.path}-again")),
+        command_to_resume=printable(command_to_resume(records.path)),
     )
 
 
-def _charts(records: Records) -> tuple[dict[str, Chart], list[str]]:
-    """The curves by their names, and a word on each that cannot be drawn."""
+def _charts(records: Records) -> tuple[dict[str, tuple[Curve, dict]], list[str]]:
+    """The curves and their data by their names, and a word on each that cannot be drawn."""
     charts, without = {}, []
     for name, make in CURVES.items():
         try:
             if curve := make(records):
-                charts[name] = place(curve)
+                charts[name] = curve, curve.as_json()
         except Exception as error:  # damaged records can mean nearly anything
             without.append(f"the curve {name} ({error})")
     return charts, without
 
 
-def _pictures(folder: Path, finished: bool) -> tuple[list[tuple], list[str]]:
-    """(Picture, data URI) of those on the page, and a word on each that cannot be read.
+def _layers(records: Records) -> tuple[Layer, ...]:
+    """Those of the network, where the records say how many classes it tells apart."""
+    n_classes = records.env.get("classes")
+    settings = records.settings
+    return layers(n_classes, settings.width, settings.resize) if n_classes else ()
+
+
+def _pictures(folder: Path, finished: bool) -> tuple[dict[str, list[tuple]], list[str]]:
+    """(Picture, data URI) of those on the page, by what they are drawn from, and a word on each
+    that cannot be read.
 
     A picture that is not there is one of the latter where the run is finished.
     """
-    shown, missing = [], []
+    shown: dict[str, list[tuple]] = {}
+    missing = []
     for picture in pictures.PICTURES:
         path = folder / f"{picture.name}.png"
         if picture.caption is None or not (finished or path.exists()):
             continue
         if uri := embedded(path):
-            shown.append((picture, uri))
+            shown.setdefault(picture.source.__name__, []).append((picture, uri))
         else:
             missing.append(f"{path.name} (it is missing or damaged)")
     return shown, missing
@@ -168,8 +206,9 @@ def _without_template(state: State, error: Exception) -> str:
     return (
         f'<!doctype html>\n<html lang="en" data-state="{html.escape(state)}">\n'
         f'<meta charset="utf-8">{refresh}<link rel="icon" href="data:,">\n'
-        f"<title>A run, {html.escape(state)}</title>\n<h1>The page could not be made</h1>\n"
-        f"<p>{why}</p>\n<p>The run's own files are not changed by this.</p>\n</html>\n"
+        f"<title>A run, {html.escape(state)}</title>\n<main>\n"
+        f"<h1>The page could not be made</h1>\n<p>{why}</p>\n"
+        "<p>The run's own files are not changed by this.</p>\n</main>\n</html>\n"
     )
 
 
@@ -182,11 +221,19 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # The images' path is the one text of a record that may hold any letters.
+    # Paths are what may hold any letters.
     environment.filters["printable"] = lambda value: printable(str(value))
     environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
-    environment.filters["when"] = lambda t: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(t))
+    environment.globals["weights_in_words"] = facts.weights_in_words
+    environment.filters["time"] = _time_element
     return environment.get_template("report.html")
+
+
+def _time_element(seconds: float) -> Markup:
+    """A time as HTML, which `page.js` shows by the reader's clock."""
+    at = time.gmtime(seconds)
+    machine, person = (time.strftime(form, at) for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M"))
+    return Markup('<time datetime="{}">{} UTC</time>').format(machine, person)
 
 
 def _pace(records: Records) -> float | None:

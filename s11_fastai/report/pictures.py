@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,27 +13,23 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from s11_fastai import interpret, plots
-from s11_fastai.data.transforms import (
-    HOLE,
-    channel_stats,
-    cutout_,
-    pad_crop_flip,
-    sample_params,
-    to_batch,
-)
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
+from s11_fastai.lr_bounds import half_depth
 from s11_fastai.report import curves
+from s11_fastai.report.classes import record_of, write_record
+from s11_fastai.report.predictions import prediction_rows
 from s11_fastai.runs.records import Records
 from s11_fastai.sources import ImageSet
 from s11_fastai.storage import Folder
 
 _LAYERS = ("prep", "layer1", "layer2", "layer3")
+_TARGET = 90.0  # the accuracy in percent that the assignment asks for on CIFAR-10
 
 
-def draw_images(folder: Folder, images: ImageSet, seed: int) -> None:
+def draw_images(folder: Folder, learn: S11Learner) -> None:
     """Write the pictures of the training images into the folder of a run."""
-    _draw(folder, Inputs(images, seed))
+    _draw(folder, Inputs(learn))
 
 
 def draw_records(folder: Folder, records: Records) -> None:
@@ -41,9 +37,16 @@ def draw_records(folder: Folder, records: Records) -> None:
     _draw(folder, records)
 
 
-def draw_predictions(folder: Folder, learn: S11Learner, seed: int) -> None:
-    """Write the pictures of what the network says of the evaluated images."""
-    _draw(folder, Evaluation(learn, seed))
+def draw_predictions(folder: Folder, learn: S11Learner, seed: int, weights: str = "final") -> None:
+    """Write the pictures of what the network says of the evaluated images, and their numbers.
+
+    `weights` says which the Learner has, as `ClassRecord` does.
+    """
+    found = Evaluation(learn, seed)
+    _draw(folder, found)
+    write_record(folder, record_of(found.counts, found.names, weights, found.split))
+    rows = prediction_rows(found.predictions, found.indices, found.names)
+    folder.write("predictions.csv", rows)
 
 
 def write_figure(folder: Folder, name: str, figure: Figure) -> None:
@@ -53,11 +56,15 @@ def write_figure(folder: Folder, name: str, figure: Figure) -> None:
     folder.write(name, image.getvalue())
 
 
-class Inputs(NamedTuple):
-    """What goes into the network: the images, and the seed of their augmentation."""
+class Inputs:
+    """What goes into the network: the training images of a Learner, and how they are augmented."""
 
-    images: ImageSet
-    seed: int
+    def __init__(self, learn: S11Learner) -> None:
+        self.learn, self.images = learn, images_of(learn)
+
+    def mark(self, places: np.ndarray) -> list[str]:
+        """What each of some training images is called."""
+        return marks_of(self.learn.dls.train.indices[places])
 
 
 class Evaluation:
@@ -70,7 +77,12 @@ class Evaluation:
         images = images_of(learn)
         self.learn, self.seed = learn, seed
         self.pixels, self.names = images.valid.images, images.classes
+        self.indices = learn.dls.valid.indices
         self.split = images.evaluated_on
+
+    def mark(self, places: np.ndarray) -> list[str]:
+        """What each of some evaluated images is called."""
+        return marks_of(self.indices[places])
 
     @cached_property
     def predictions(self) -> interpret.Predictions:
@@ -113,33 +125,42 @@ def images_of(learn: S11Learner) -> ImageSet:
     return learn.dls.valid.images
 
 
+def marks_of(indices: np.ndarray) -> list[str]:
+    """What images are called in pictures: by the indices that `learn.predict` takes."""
+    return [f"#{index}" for index in indices]
+
+
 def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
     """Some of the evaluated images by their indices: float32 (n, 3, H, W), normalised."""
     loader = learn.dls.test_dl(chosen.tolist(), bs=len(chosen))
     return loader.one_batch()[0].as_subclass(Tensor)
 
 
-def augmented_versions(images: ImageSet, index: int, seed: int, n: int = 16) -> np.ndarray:
+def augmented_versions(learn: S11Learner, place: int, n: int = 16) -> np.ndarray:
     """One training image as the first `n` epochs show it, uint8 (n, H, W, 3)."""
-    image = images.train.images[[index]]
-    mean = torch.tensor(channel_stats(images.train.images)[0])[:, None, None] * 255
+    loader = learn.dls.train
+    transforms, index = loader.after_batch, loader.indices[[place]]
+    transforms.split_idx = 0  # those of training, as fastai sets it when a pass begins
     shown = []
     for epoch in range(n):
-        params = sample_params(len(images.train.labels), seed, epoch, shape=images.shape)
-        params = params.take(np.asarray([index]))
-        crop = to_batch(pad_crop_flip(image, params)).float().as_subclass(Tensor)
-        shown.append(cutout_(crop, params.holes, HOLE, mean).byte().permute(0, 2, 3, 1).numpy())
-    return np.concatenate(shown)
+        batch = transforms(loader.augment(index, epoch).to(loader.device))
+        shown.append(transforms.decode(batch))
+    pixels = torch.cat(shown).as_subclass(Tensor)
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _samples(inputs: Inputs) -> Figure:
     train = inputs.images.train
-    return plots.plot_samples(train.images, train.labels, inputs.images.classes)
+    marks = inputs.mark(np.arange(len(train.labels)))
+    return plots.plot_samples(train.images, train.labels, inputs.images.classes, marks)
 
 
-def _augmented(inputs: Inputs) -> Figure:
-    images, seed = inputs
-    return plots.plot_augmented(images.train.images[0], augmented_versions(images, 0, seed))
+def _augmented(inputs: Inputs) -> Figure | None:
+    if (augment := inputs.learn.dls.train.augment) is None:
+        return None
+    original, (mark,) = inputs.images.train.images[0], inputs.mark(np.arange(1))
+    versions = augmented_versions(inputs.learn, 0)
+    return plots.plot_augmented(original, versions, augment.in_words, mark)
 
 
 def _drawable(curve: curves.Curve | None) -> curves.Curve | None:
@@ -150,14 +171,15 @@ def _drawable(curve: curves.Curve | None) -> curves.Curve | None:
 def _lr_find(records: Records) -> Figure | None:
     if not (curve := _drawable(curves.range_test(records))):
         return None
-    line, ((lr_min, _), (lr_max, _)) = curve.lines["valid"], curve.marks
-    return plots.plot_lr_find(line.x, line.y, lr_min, lr_max)
+    line, bounds = curve.lines["train"], records.bounds
+    assert bounds is not None
+    return plots.plot_lr_find(line.x, line.y, bounds.lr_min, bounds.lr_max, half_depth(line.y))
 
 
 def _schedule(records: Records) -> Figure | None:
     if not (curve := _drawable(curves.schedule(records))):
         return None
-    return plots.plot_schedule(curve.lines["valid"].x, curve.lines["valid"].y)
+    return plots.plot_schedule(curve.lines["rate"].x, curve.lines["rate"].y)
 
 
 def _loss(records: Records) -> Figure | None:
@@ -166,46 +188,58 @@ def _loss(records: Records) -> Figure | None:
 
 
 def _accuracy(records: Records) -> Figure | None:
-    curve = _drawable(curves.accuracy(records))
-    return plots.plot_accuracy(curve.lines["train"], curve.lines["valid"]) if curve else None
+    if not (curve := _drawable(curves.accuracy(records))):
+        return None
+    target = _TARGET if records.is_cifar10 else None
+    return plots.plot_accuracy(curve.lines["train"], curve.lines["valid"], target)
 
 
 def _misclassified(found: Evaluation) -> Figure:
     total = int((found.predictions.classes != found.predictions.labels).sum())
+    wrong = found.wrong
     return plots.plot_misclassified(
-        found.pixels[found.wrong], found.wrong_predictions, found.names, found.split, total
+        found.pixels[wrong],
+        found.wrong_predictions,
+        found.names,
+        found.split,
+        total,
+        found.mark(wrong),
     )
 
 
 def _top_losses(found: Evaluation) -> Figure:
     highest = interpret.top_losses(found.predictions, 25)
+    said = found.predictions.take(highest)
     return plots.plot_top_losses(
-        found.pixels[highest], found.predictions.take(highest), found.names, found.split
+        found.pixels[highest], said, found.names, found.split, found.mark(highest)
     )
 
 
 def _gradcam(found: Evaluation) -> Figure:
-    layer, wrong = _LAYERS[-1], found.wrong_predictions
-    predicted, actual = (found.grad_cam(layer, c) for c in (wrong.classes, wrong.labels))
-    return plots.plot_grad_cam(
-        found.pixels[found.wrong], predicted, actual, wrong, found.names, layer
-    )
+    layer, said = _LAYERS[-1], found.wrong_predictions
+    predicted, actual = (found.grad_cam(layer, c) for c in (said.classes, said.labels))
+    pixels, marks = found.pixels[found.wrong], found.mark(found.wrong)
+    return plots.plot_grad_cam(pixels, predicted, actual, said, found.names, layer, marks)
 
 
 def _gradcam_layers(found: Evaluation) -> Figure:
-    few = found.predictions.take(found.wrong[:5])
+    chosen = found.wrong[:5]
+    few = found.predictions.take(chosen)
     maps = {layer: found.grad_cam(layer, few.classes) for layer in _LAYERS}
-    return plots.plot_grad_cam_layers(found.pixels[found.wrong[:5]], maps, few, found.names)
+    pixels, marks = found.pixels[chosen], found.mark(chosen)
+    return plots.plot_grad_cam_layers(pixels, maps, few, found.names, marks)
 
 
 def _confused_pairs(found: Evaluation) -> Figure:
     pairs = interpret.confused_pairs(found.counts, 8)
     labels, guesses = found.predictions.labels, found.predictions.classes
     examples = [
-        found.pixels[np.flatnonzero((labels == actual) & (guesses == predicted))[:5]]
+        np.flatnonzero((labels == actual) & (guesses == predicted))[:5]
         for actual, predicted, _ in pairs
     ]
-    return plots.plot_confused_pairs(pairs, examples, found.names, found.split)
+    pixels = [found.pixels[places] for places in examples]
+    marks = [found.mark(places) for places in examples]
+    return plots.plot_confused_pairs(pairs, pixels, found.names, found.split, marks)
 
 
 def _confusion(found: Evaluation) -> Figure:
@@ -213,7 +247,7 @@ def _confusion(found: Evaluation) -> Figure:
 
 
 def _per_class(found: Evaluation) -> Figure:
-    precision, recall = interpret.precision_and_recall(found.counts)
+    precision, recall = interpret.precision_and_recall(found.predictions)
     return plots.plot_per_class(precision, recall, found.names, found.split)
 
 
@@ -229,7 +263,8 @@ class Picture(Generic[Source]):
     """One picture: the name of its file, what it is drawn from and by which function.
 
     `draw` returns None where there is nothing to show. Without a caption the picture is not on the
-    page, which draws the curves itself. A `wide` one takes two columns of the page.
+    page, which draws the curves itself. A `wide` one takes two columns of the page. In a `diagram`
+    is no photograph: in the dark the page turns its colours over.
     """
 
     name: str
@@ -237,6 +272,7 @@ class Picture(Generic[Source]):
     draw: Callable[[Source], Figure | None]
     caption: str | None = None
     wide: bool = False
+    diagram: bool = False
 
 
 # In the order of the page. The caption is also what is read out in the picture's place.
@@ -274,14 +310,21 @@ PICTURES: tuple[Picture, ...] = (
         Evaluation,
         _confusion,
         "The confusion matrix: how often each class is taken for each other",
-        wide=True,
+        diagram=True,
     ),
-    Picture("per_class", Evaluation, _per_class, "Precision and recall of each class"),
+    Picture(
+        "per_class",
+        Evaluation,
+        _per_class,
+        "Precision and recall of each class",
+        diagram=True,
+    ),
     Picture(
         "calibration",
         Evaluation,
         _calibration,
         "Calibration: how often the network is right when it is this sure",
+        diagram=True,
     ),
     Picture("samples", Inputs, _samples, "Five training images of each class"),
     Picture("augmented", Inputs, _augmented, "One training image as 16 epochs show it"),

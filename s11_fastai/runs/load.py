@@ -23,6 +23,7 @@ from s11_fastai.runs.settings import Settings
 from s11_fastai.runs.weights import check_numbers, network_without_room, shapes_of
 from s11_fastai.runs.whole import WEIGHTS, Which
 from s11_fastai.sources import ImageSet, load_all
+from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.imageset import MAX_CLASSES
 from s11_fastai.storage import Damaged, read_tensors, shapes_in
 
@@ -83,6 +84,8 @@ def _images(records: Records, data: str | Path | None) -> ImageSet:
     holdout = records.settings.holdout
     images = load_all(data, size=records.settings.resize, needs_test=not holdout)
     expected = records.env.get("data_fingerprint")
+    if data == "digits" and expected != images.fingerprint:
+        images = load_digits(smooth=False)  # a run of version 0.1.0
     if expected not in (None, images.fingerprint):
         raise S11Error(
             f"the images' fingerprint {images.fingerprint[:12]} differs from the run's "

@@ -51,6 +51,11 @@ class RunFolder(Folder):
         if gone or _identity(self.path / _LOCK) != self._lock:
             raise S11Error(f"{self.path} was moved or removed while the run went on: begin again")
 
+    def take_back(self) -> None:
+        """Take away what begins a run, where there can be none: the folder is free again."""
+        self.remove("env.json", "config.json")
+        self.begun = False
+
 
 @contextmanager
 def claim(

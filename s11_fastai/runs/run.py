@@ -181,7 +181,7 @@ class Run(Follower):
                 with self.learn.added_cbs([bar, self.estimate]):
                     self.bounds = find()
             except S11Error:  # there can be no run: take back what begins one
-                self.folder.remove("env.json", "config.json")
+                self.folder.take_back()
                 raise
             self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         say(f"lr from {self.bounds.lr_min:.3g} up to {self.bounds.lr_max:.3g} and back")

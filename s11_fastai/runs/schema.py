@@ -147,6 +147,22 @@ WEIGHTS = {
     "mean": CHANNELS,
     "std": CHANNELS,
 }
+# What `report/` keeps for the page: a value for each class; and why a run diverged.
+_COUNTS = many(whole(0, MAX_IMAGES), 1, 1_000)
+_CONFUSED = Check(
+    "two names of classes and a number",
+    lambda value: (
+        type(value) is list and [type(each) for each in value] == [str, str, int] and value[2] >= 0
+    ),
+)
+CLASSES = {
+    "weights": one_of("final", "best", "checkpoint"),
+    "split": one_of("test", "held-out"),
+    "classes": many(text(), 1, 1_000),
+    **dict.fromkeys(("images", "predicted", "correct"), _COUNTS),
+    "confused": many(_CONFUSED, 0, 1_000),
+}
+DIVERGED = {"why": text(1_000)}
 STEPS = {"step": whole(0, 10**9), "lr": LR, "momentum": FRACTION, "loss": _ANY_LOSS}
 
 

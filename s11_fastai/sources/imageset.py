@@ -28,6 +28,7 @@ class ImageSet:
 
     `valid` is the test part, or held-out training images: `evaluated_on` says "test" or
     "held-out". `fingerprint` is that of the data as it was loaded, `name` is how figures call it.
+    `mirror` says whether an image keeps its meaning when left and right are exchanged.
     `notes` are lines on what was done to the files: which were resized, and which left out.
 
     An index counts through the evaluated images first and then through the training ones. So the
@@ -41,13 +42,14 @@ class ImageSet:
     fingerprint: str
     evaluated_on: str = "test"
     notes: tuple[str, ...] = ()
+    mirror: bool = True
 
     def describe(self) -> str:
         """One line: name, counts, classes, and the beginning of the fingerprint."""
         return (
             f"{self.name}: {len(self.train.labels):,} training and {len(self.valid.labels):,} "
             f"{self.evaluated_on} images of {len(self.classes)} classes, "
-            f"fingerprint {self.fingerprint[:12]}"
+            f"{'' if self.mirror else 'never mirrored, '}fingerprint {self.fingerprint[:12]}"
         )
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from itertools import count
 
 import pytest
 import torch
@@ -22,11 +23,16 @@ from s11_fastai.storage import read_tensors
 pytestmark = pytest.mark.usefixtures("fewer_pictures")
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_3(pets, tmp_path, capsys):
-    argv = ["--data", pets, "--out", tmp_path / "r", *SMALL, "--lr-min", "1", "--lr-max", "1e30"]
+def test_a_loss_that_is_not_finite_ends_the_run_with_3(argv, tmp_path, capsys, monkeypatch):
+    logits, calls = S11ResNet.logits, count()
+
+    def not_finite_in_the_third_batch(self, x):
+        return logits(self, x) * (float("nan") if next(calls) == 2 else 1)
+
+    monkeypatch.setattr(S11ResNet, "logits", not_finite_in_the_third_batch)
     code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
     assert code == 3
-    assert "the loss became nan in step " in said
+    assert "the loss became nan in step 2 " in said
     assert "of epoch 1 at lr " in said
     assert "--lr-max" in said
     assert said.endswith(f"the last good checkpoint is in {tmp_path / 'r/checkpoint'}")

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from fastai.vision.core import TensorImage
 from fastai.vision.data import ImageBlock
 from scipy.stats import chi2_contingency, chisquare
 
+from s11_fastai import get_dls
 from s11_fastai.data.per_image import PerImage, albumentations_default
 from s11_fastai.data.transforms import (
     AugmentParams,
@@ -62,6 +64,26 @@ def test_cutout_fills_each_images_own_square_in_place_and_nothing_else(memory_fo
         expected[i, :, top : top + 8, left : left + 8] = fill
     assert cutout_(images, holes, 8, fill) is images
     assert torch.equal(images, expected)
+
+
+def test_without_flip_nothing_is_mirrored_and_the_rest_is_the_same(images):
+    with_flip, without = sample_params(99, 1, 2), sample_params(99, 1, 2, flip=False)
+    assert with_flip.flip.any()
+    assert not without.flip.any()
+    for ours, theirs in zip(without._replace(flip=0), with_flip._replace(flip=0), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    indices = 24 + np.arange(40)  # the evaluated images come first
+    plain = PaddedImages(images, 3, PadCropFlip(pad=0, hole=0, flip=False))(indices, epoch=0)
+    np.testing.assert_array_equal(plain.permute(0, 2, 3, 1).numpy(), images.train.images)
+    pipeline = albumentations_default(flip=False)
+    assert "HorizontalFlip" not in {type(t).__name__ for t in pipeline}
+    assert "HorizontalFlip" in {type(t).__name__ for t in albumentations_default()}
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_the_default_mirrors_only_images_that_may_be(images, mirror):
+    dls = get_dls(replace(images, mirror=mirror), 16, device="cpu")
+    assert dls.train.augment.how == PadCropFlip(flip=mirror)
 
 
 def holes_in(x: torch.Tensor) -> list[tuple[int, ...]]:

@@ -1,76 +1,153 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from s11_fastai.plots.curves import ACCURACY, Line, Names
-from s11_fastai.report.curves import CURVES, Chart, Curve, place
+from s11_fastai.lr_bounds import LRBounds, bounds_of
+from s11_fastai.plots.curves import Line, Names
+from s11_fastai.report import curves, reference_log
+from s11_fastai.report.curves import CURVES, Curve, Mark, Text
 from s11_fastai.report.pictures import PICTURES
 from s11_fastai.runs.records import read_records
 
 
-def curve(x, y, **settings) -> Curve:
-    names = Names("T", settings.pop("x_name", "x"), "y")
-    lines = {"train": Line("a", x, y)}
-    return Curve(names, lines, **{"x_text": "{:g}", "y_text": "{:g}"} | settings)
+@pytest.fixture
+def records(finished):
+    return read_records(finished[0])
 
 
-def test_a_chart_places_its_values():
-    chart = place(curve([1, 2, 3], [0.0, 5.0, 10.0]))
-    (line,) = chart.lines
-    (x0, y0, *_), (x1, y1, *_), (x2, y2, *_) = line["at"]
-    assert (x0, x2) == (Chart.left, Chart.right)
-    assert (y0, y2) == (Chart.bottom, Chart.top)
-    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
-    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)
-    assert line["points"] == f"{x0},{y0} {x1},{y1} {x2},{y2}"
+@pytest.fixture
+def as_cifar10(records):
+    return replace(records, env=records.env | {"data": "CIFAR-10"})
 
 
-def test_a_logarithmic_axis_gives_each_power_of_ten_the_same_room():
-    chart = place(curve([1e-3, 1e-2, 1e-1], [1, 2, 3], log_x=True, marks=((1e-2, "here"),)))
-    middle = (Chart.left + Chart.right) / 2
-    assert chart.lines[0]["at"][1][0] == middle
-    assert chart.marks == [(middle, "here")]
-    assert [label for _, label in chart.x_ticks] == ["0.001", "0.01", "0.1"]
+def simple(y, **settings) -> Curve:
+    lines = {"train": Line("a", range(len(y)), y)}
+    return Curve(Names("T", "x", "y"), lines, Text(), Text("", 2, "%"), **settings)
 
 
-def test_long_lines_are_thinned_and_keep_their_peak():
-    values = [0.0] * 10_000
-    values[4321] = 7
-    at = place(curve(range(10_000), values)).lines[0]["at"]
-    assert len(at) <= 402
-    assert (at[0][2], at[-1][2]) == ("0", "9999")
-    assert ("4321", "7") in [(x, y) for *_, x, y in at]
-
-
-def test_a_flat_line_lies_in_the_middle():
-    at = place(curve([1], [2.0], x_name="epoch")).lines[0]["at"]
-    assert at[0][1] == (Chart.top + Chart.bottom) / 2
-    assert at[0][3] == "2"
+def test_the_page_gets_the_values_of_a_curve_and_how_they_are_written():
+    data = simple([0.0, 1 / 3], marks=(Mark("y", 0.5, "here", "rule"),), log_y=True).as_json()
+    (line,) = data["lines"]
+    assert (line["kind"], line["name"]) == ("train", "a")
+    assert (line["x"], line["y"]) == ([0, 1], [0, 0.333333])
+    assert data["y"]["text"] == {"before": "", "digits": 2, "after": "%", "significant": False}
+    assert (data["x"]["log"], data["y"]["log"], data["x"]["range"]) == (False, True, None)
+    assert data["marks"][0]["at"] == 0.5
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_no_number_cannot_be_placed(value):
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        place(curve([1, 2], [1.0, value]))
+def test_what_is_no_number_cannot_be_drawn(value):
+    for curve in (simple([1, value]), simple([1], marks=(Mark("x", value, "", "rule"),))):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            curve.as_json()
 
 
-def test_figures_and_page_show_the_same_numbers(finished):
-    records = read_records(finished[0])
+def test_figures_and_page_show_the_same_numbers(records):
     drawings = {picture.name: picture.draw for picture in PICTURES}
-    for name, make in CURVES.items():
-        axes, made = drawings[name](records).axes[0], make(records)
+    both = [name for name in CURVES if name in drawings]
+    assert both == ["accuracy", "loss", "schedule", "lr_find"]
+    for name in both:
+        axes, made = drawings[name](records).axes[0], CURVES[name](records)
         shown = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
         own = [(list(line.x), list(line.y)) for line in made.lines.values()]
         assert shown[: len(own)] == own, name
-        assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == made.names
+        names = axes.get_title().strip(), axes.get_xlabel(), axes.get_ylabel()
+        assert names == made.names
     assert axes.get_ylim() == made.y_range  # of the range test
 
 
-def test_the_references_log_is_not_longer_than_the_run(finished):
-    records = read_records(finished[0])
-    records = replace(records, env=records.env | {"data": "CIFAR-10"})
-    lines = CURVES["accuracy"](records).lines
-    assert list(lines) == ["train", "valid", "reference test", "reference train"]
-    assert lines["reference test"].y == pytest.approx([37.80, 55.12, 59.29])
-    assert CURVES["accuracy"](records).names == ACCURACY
+def test_error_is_what_accuracy_leaves(records):
+    right, wrong = curves.accuracy(records), curves.error(records)
+    for kind, line in right.lines.items():
+        assert np.add(line.y, wrong.lines[kind].y) == pytest.approx(100)
+    assert wrong.log_y
+
+
+def test_the_best_epoch_is_marked_and_on_cifar10_the_target(records, as_cifar10):
+    best, percent = records.best, 100 * records.best.valid_accuracy
+    (mark,) = curves.accuracy(records).marks
+    assert mark == (
+        "point",
+        best.epoch,
+        f"best: epoch {best.epoch}, {percent:.2f}%",
+        "best",
+        percent,
+    )
+    assert curves.accuracy(as_cifar10).marks[1][:3] == ("y", 90.0, "target 90%")
+    target = curves.error(as_cifar10).marks[1]
+    assert (target.at, target.label) == (pytest.approx(10), "target 10%")
+    held_out = replace(as_cifar10, settings=replace(records.settings, holdout=10))
+    assert len(curves.accuracy(held_out).marks) == 1
+
+
+def test_the_references_log_lies_where_its_part_of_the_run_is(as_cifar10):
+    line = curves.accuracy(as_cifar10).lines["reference test"]
+    assert line.name == "reference test, its 24 epochs as 3"
+    assert list(line.x[7::8]) == [1, 2, 3]
+    assert line.y == pytest.approx([100 * value for value in reference_log.TEST_ACCURACY])
+    whole = replace(as_cifar10, settings=replace(as_cifar10.settings, epochs=24))
+    line = curves.schedule(whole).lines["reference lr"]
+    assert (line.name, list(line.x)) == ("reference lr", list(range(1, 25)))
+
+
+def test_of_very_many_steps_the_loss_is_their_mean_and_the_lr_keeps_its_peak(records):
+    (row, *_), n = records.steps, 3 * 7000
+    steps = [row._replace(step=i, loss=float(i % 7), lr=1.0 + (i == 4321)) for i in range(n)]
+    long = replace(records, steps=steps)
+    loss, lr = curves.step_loss(long), curves.schedule(long).lines["rate"]
+    assert loss.note == "Each point is the mean of 7 steps."
+    assert set(loss.lines["train"].y) == {3}
+    assert len(loss.lines["train"].y) == 3000
+    assert (lr.x[0], lr.x[-1]) == (0, 3 * (n - 1) / n)
+    assert (3 * 4321 / n, 2) in zip(lr.x, lr.y, strict=True)
+    assert len(lr.y) <= 3002
+
+
+def test_a_line_of_steps_goes_over_the_epochs(records):
+    line = curves.step_loss(records).lines["train"]
+    per_epoch = len(records.steps) // 3
+    assert line.x[::per_epoch] == [0, 1, 2]
+    assert list(line.y) == [step.loss for step in records.steps]
+    assert curves.step_loss(records).note == ""
+
+
+def test_momentum_is_said_where_it_is_constant_and_drawn_where_it_is_not(records):
+    assert curves.schedule(records).note == "Momentum is 0.9 throughout."
+    assert curves.momentum(records) is None
+    steps = [step._replace(momentum=0.8 + 0.1 * (step.step % 2)) for step in records.steps]
+    changing = replace(records, steps=steps)
+    assert curves.schedule(changing).note == ""
+    assert curves.momentum(changing).lines["rate"].y[:2] == [0.8, 0.9]
+
+
+def valley() -> LRBounds:
+    """A test whose loss is 3, falls to 1, and rises for good."""
+    losses = (3.0,) * 10 + tuple(np.linspace(3, 1, 11)) + tuple(np.linspace(1.1, 50, 30))
+    lrs = tuple(10.0 ** (-7 + i / 8) for i in range(len(losses)))
+    return LRBounds(*bounds_of(lrs, losses), lrs, losses)
+
+
+def test_the_range_test_shows_the_level_at_which_its_rule_finds_the_bounds(records):
+    bounds = valley()
+    curve = curves.range_test(replace(records, bounds=bounds))
+    level, low, high = curve.marks
+    assert (level.axis, level.at, level.kind) == ("y", 2, "rule")
+    assert (low.at, high.at) == (bounds.lr_min, bounds.lr_max)
+    assert bounds.losses[bounds.lrs.index(low.at)] == pytest.approx(2)
+    end = curve.x_range[1]
+    assert bounds.lr_max <= end < bounds.lrs[-1]
+    assert f"ended at lr {bounds.lrs[-1]:.3g} with a loss of 50" in curve.note
+
+
+def test_a_range_test_that_stays_within_the_picture_is_shown_to_its_end(records):
+    bounds = valley()
+    n = bounds.losses.index(1.0) + 2
+    short = LRBounds(bounds.lr_min, bounds.lrs[n - 1], bounds.lrs[:n], bounds.losses[:n])
+    assert curves.range_test(replace(records, bounds=short)).x_range[1] == bounds.lrs[n - 1]
+
+
+def test_there_is_no_curve_of_what_has_not_happened(records):
+    begun = replace(records, history=[], steps=[], bounds=None)
+    assert [make(begun) for make in CURVES.values()] == [None] * len(CURVES)

@@ -1,12 +1,17 @@
+import csv
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import run
 import torch
-from helpers import random_images
+from helpers import no_pictures_of_predictions, random_images, stopped
 from matplotlib.figure import Figure
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
+from s11_fastai.data.per_image import albumentations_default
+from s11_fastai.data.transforms import PadCropFlip
+from s11_fastai.interpret import Predictions, top_losses
 from s11_fastai.report import pictures
 from s11_fastai.report.page import write_page
 from s11_fastai.report.pictures import (
@@ -14,10 +19,12 @@ from s11_fastai.report.pictures import (
     Evaluation,
     Inputs,
     Picture,
+    augmented_versions,
     draw_images,
     draw_predictions,
     draw_records,
 )
+from s11_fastai.report.predictions import COLUMNS, prediction_rows
 from s11_fastai.runs.records import Records, read_records
 from s11_fastai.storage import Folder
 
@@ -46,8 +53,105 @@ def test_drawing_changes_neither_the_images_nor_the_mode_of_the_network(tmp_path
     assert learn.model.training
     np.testing.assert_array_equal(images.valid.images, before)
     assert drawn(tmp_path) == names_of(Evaluation)
-    draw_images(Folder(tmp_path), images, seed=0)
+    draw_images(Folder(tmp_path), learn)
     assert drawn(tmp_path) == names_of(Evaluation) | names_of(Inputs)
+
+
+def test_the_table_of_predictions_is_what_the_network_says_and_finds_each_image_again(
+    tmp_path, learn
+):
+    draw_predictions(Folder(tmp_path), learn, seed=0)
+    found = Evaluation(learn, seed=0).predictions
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["actual"] for row in rows] == [learn.dls.vocab[i] for i in found.labels]
+    assert [row["predicted"] for row in rows] == [learn.dls.vocab[i] for i in found.classes]
+    numbers = {name: np.array([row[name] for row in rows], np.float32) for name in COLUMNS[3:]}
+    np.testing.assert_array_equal(numbers["probability"], found.probability(found.classes))
+    np.testing.assert_array_equal(numbers["loss"], found.losses)
+    for row in (rows[0], rows[-1]):
+        name, _, probabilities = learn.predict(int(row["index"]))
+        assert name == row["predicted"]
+        assert probabilities.max() == pytest.approx(float(row["probability"]), rel=1e-4)
+    actual = [learn.dls.valid.images.labels_of(np.array([int(r["index"])]))[0] for r in rows]
+    np.testing.assert_array_equal(actual, found.labels)
+
+
+def test_a_resumed_run_writes_the_same_table(undisturbed, tmp_path, monkeypatch):
+    _, learn, argv = undisturbed
+    with no_pictures_of_predictions():
+        assert stopped(argv, tmp_path / "r", batch=6) == 130
+        resumed = run.main([*argv, "--out", str(tmp_path / "r"), "--resume"])
+    monkeypatch.setattr(pictures, "PICTURES", ())
+    tables = []
+    for name, each in (("whole", learn), ("resumed", resumed)):
+        (tmp_path / name).mkdir()
+        draw_predictions(Folder(tmp_path / name), each, seed=0)
+        tables.append((tmp_path / name / "predictions.csv").read_bytes())
+    assert tables[0] == tables[1]
+    assert tables[0].count(b"\n") == 21
+
+
+def test_names_with_commas_quotes_and_other_letters_survive_the_table():
+    found, names = (
+        Predictions(np.log(np.float32([[0.25, 0.75]])), np.array([0])),
+        ['a,"b"', "\u732b"],
+    )
+    (row,) = csv.DictReader(prediction_rows(found, np.array([7]), names).splitlines())
+    assert list(row.values())[:4] == ["7", 'a,"b"', "\u732b", "0.75"]
+
+
+def test_every_image_in_a_picture_carries_its_index(learn):
+    found = Evaluation(learn, seed=0)
+    by_name = {picture.name: picture for picture in PICTURES}
+
+    def marks(name: str, source: object) -> list[str]:
+        texts = by_name[name].draw(source).axes[0].texts
+        return [text.get_text() for text in texts if text.get_text().startswith("#")]
+
+    wrong = found.mark(found.wrong)
+    assert len(set(wrong)) == len(wrong) == 25 == found.wrong.size or len(wrong) < 25
+    assert marks("misclassified", found) == marks("gradcam", found) == wrong
+    assert marks("gradcam_layers", found) == wrong[:5]
+    assert marks("top_losses", found) == found.mark(top_losses(found.predictions, 25))
+    assert len(marks("confused_pairs", found)) > 5
+    first_of_training = learn.dls.train.indices[0]
+    assert f"#{first_of_training}" in marks("samples", Inputs(learn))
+
+
+def test_the_augmented_image_is_what_the_epochs_of_this_run_show(rng):
+    images = random_images(rng)
+    dls = get_dls(images, 40, device="cpu", seed=5, augment=PadCropFlip(pad=2, hole=4))
+    learn = s11_learner(dls, S11ResNet(dls.c, 1))
+    versions = augmented_versions(learn, 3, n=2)
+    for epoch, version in enumerate(versions):
+        dls.train.set_epoch(epoch)
+        batch, _ = next(iter(dls.train))
+        shown = dls.train.after_batch.decode(batch).permute(0, 2, 3, 1).numpy()
+        assert (version == shown).all(axis=(1, 2, 3)).sum() == 1
+    assert (versions[0] != versions[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"),
+    [
+        (PadCropFlip(), "pad-crop, flip and Cutout"),
+        (PadCropFlip(flip=False), "pad-crop and Cutout"),
+        (PadCropFlip(hole=0, flip=False), "pad-crop"),
+        (albumentations_default(), "a pipeline of Albumentations"),
+    ],
+)
+def test_the_augmented_image_says_how(rng, augment, words):
+    dls = get_dls(random_images(rng), 40, device="cpu", augment=augment)
+    figure = pictures._augmented(Inputs(s11_learner(dls, S11ResNet(dls.c, 1))))
+    assert figure.texts[0].get_text().endswith(f": {words}")
+
+
+def test_without_augmentation_there_is_no_picture_of_it(rng, tmp_path):
+    dls = get_dls(random_images(rng), 40, device="cpu", augment=None)
+    draw_images(Folder(tmp_path), s11_learner(dls, S11ResNet(dls.c, 1)))
+    assert drawn(tmp_path) == {"samples.png"}
 
 
 def test_what_each_picture_needs_is_computed_once(learn, monkeypatch):

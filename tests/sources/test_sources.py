@@ -14,6 +14,7 @@ from s11_fastai import load_images
 from s11_fastai.errors import S11Error
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import fastai_folder, tree
+from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.folder import process_mapper
 from s11_fastai.sources.picture import read_picture
 
@@ -230,6 +231,27 @@ def test_digits_are_split_stratified_and_fixed():
     assert (np.abs(shares - 0.2) < 0.01).all()
     assert images.train.images.shape[1:] == (32, 32, 3)
     assert images.fingerprint == load_images("digits").fingerprint
+
+
+def test_digits_are_enlarged_smoothly_and_are_not_to_be_mirrored():
+    images, blocks = load_images("digits"), load_digits(smooth=False)
+    assert not images.mirror
+    assert "never mirrored" in images.describe()
+    assert images.hold_out(50).mirror is False
+    pixels = images.train.images[:, ::4, ::4], blocks.train.images[:, ::4, ::4]
+    # Of blocks, all pixels are their corner's; of smooth ones few are.
+    alike = [
+        (split.train.images == p.repeat(4, 1).repeat(4, 2)).mean()
+        for split, p in zip((images, blocks), pixels, strict=True)
+    ]
+    assert alike[0] < 0.6
+    assert alike[1] == 1
+    difference = images.train.images.mean((1, 2)) - blocks.train.images.mean((1, 2))
+    assert np.abs(difference).max() < 8
+    np.testing.assert_array_equal(images.train.labels, blocks.train.labels)
+    # The digits of version 0.1.0, so that its runs open.
+    assert blocks.fingerprint.startswith("e016f0e2412b")
+    assert blocks.mirror
 
 
 @pytest.mark.parametrize("name", ["bell\x07", "two\nlines", "\x1b]0;title", "caf\udce9"])
