@@ -6,8 +6,10 @@ import re
 
 import bench
 import compare
+import evaluate
 import interpret
 import matplotlib
+import predict
 import pytest
 import study
 from helpers import ROOT
@@ -47,7 +49,8 @@ def test_every_experiment_command_parses():
 
 def test_every_other_command_parses(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for name, module in {"interpret": interpret, "compare": compare, "study": study}.items():
+    for module in (interpret, compare, study, evaluate, predict):
+        name = module.__name__
         commands = re.findall(rf"python experiments/{name}\.py ([^#\n`]*)", EVERYTHING)
         assert commands, name
         assert all(module.parse(command.split()) for command in commands)
