@@ -55,13 +55,16 @@ def load_all(
     side = int(size)
     if data == "digits":
         return resized(load_digits(), side)
+    if data is not None and not isinstance(data, str | os.PathLike):
+        raise S11Error(f"`data` is a path or 'digits', not {data!r:.60}")
     path = _cifar10() if data is None else Path(os.path.expanduser(data))
-    if path.is_dir() and str(data):
+    # Of a name that is too long pathlib's own raise an error.
+    if os.path.isdir(path) and str(data):
         images = _from_folder(path, side, needs_test)
-    elif path.is_file():
+    elif os.path.isfile(path):
         images = _from_archive(path, side, needs_test)
     else:
-        raise S11Error(f"{data!r} does not exist: give a folder, a {READ}, or 'digits'")
+        raise S11Error(f"{data!r:.300} does not exist: give a folder, a {READ}, or 'digits'")
     return replace(images, name=images.name or printable(path.resolve().name.split(".")[0]))
 
 

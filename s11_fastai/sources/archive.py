@@ -243,12 +243,14 @@ def _zip_members(path: Path, bound: _Bound) -> Iterator[_Member]:
     with _SmallReads(io.FileIO(path)) as raw, zipfile.ZipFile(raw) as archive:
         for member in archive.infolist():
             bound.count()
-            name = _checked_name(member.filename, not member.is_dir(), path)
+            given = member.filename.replace("\\", "/")  # as some programs on Windows write it
+            is_folder = given.endswith("/")
+            name = _checked_name(given, not is_folder, path)
             if _left_out(name):
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
                 yield _Member(name, "link")
-            elif member.is_dir():
+            elif is_folder:
                 yield _Member(name, "folder")
             else:
                 _check_packing(member, path)

@@ -63,6 +63,17 @@ def test_a_zip_file_is_the_same_data_as_its_folder(image_folder, tmp_path, packi
     assert images.name == "pets"
 
 
+def test_a_zip_file_with_names_as_windows_writes_them_is_the_same_data(image_folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for path in sorted(image_folder.rglob("*")):
+            name = str(path.relative_to(image_folder)).replace("/", "\\")
+            archive.writestr(
+                name + "\\" * path.is_dir(), b"" if path.is_dir() else path.read_bytes()
+            )
+    images = load_images(tmp_path / "pets.zip")
+    assert images.fingerprint == load_images(image_folder).fingerprint
+
+
 def zip_of(target, name="train/cat/a.png", data=b"x", packing=zipfile.ZIP_STORED, mode=0o100644):
     member = zipfile.ZipInfo(name)
     member.external_attr, member.compress_type = mode << 16, packing

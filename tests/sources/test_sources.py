@@ -63,6 +63,8 @@ def test_a_folder_may_lie_one_deeper_and_hold_other_files(image_folder, tmp_path
 def test_no_such_path(tmp_path):
     assert "does not exist" in refused_data(tmp_path / "nowhere")
     assert "does not exist" in refused_data("")
+    assert "does not exist" in refused_data("x" * 5_000)
+    assert "not 5" in refused_data(5)
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
