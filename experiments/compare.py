@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
+from s11_fastai.streams import one_line
 
 if TYPE_CHECKING:
     from s11_fastai.plots.curves import ComparedRuns
@@ -77,7 +78,7 @@ class Group:
     @property
     def label(self) -> str:
         """What it is called in pictures."""
-        return f"{self.key}  {self.name}"
+        return one_line(f"{self.key}  {self.name}")
 
 
 def group_by_settings(runs: Sequence[Records]) -> list[Group]:

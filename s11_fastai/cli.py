@@ -34,7 +34,7 @@ _REMEDIES = {
     errno.EROFS: _OTHER_PLACE,
 }
 # Parameters of the library that flags of another name give.
-_FLAGS = {"size": "--resize", "resume": "--resume"}
+_FLAGS = {"size": "--resize", "resume": "--resume", "weights": "--weights"}
 DEMO = {"data": "digits", "width": 16, "bs": 64}
 CHECKPOINT_MINUTES = 2.0
 ABOUT = """The whole assignment: images in; a trained network, its record and its pictures out.

@@ -108,10 +108,12 @@ def read_weights(path: Path, device: torch.device) -> Classifier:
 
     Its weights are float32, whatever the file holds.
     """
+    if not path.is_file():
+        raise S11Error(
+            f"{path} is no file: give `weights`, a model.safetensors that a run has left"
+        )
     try:
         tensors, about = read_tensors(path)
-    except FileNotFoundError:
-        raise S11Error(f"{path} does not exist: give `weights`, a model.safetensors") from None
     except Damaged as error:
         raise S11Error(
             f"{error}: give `weights`, a model.safetensors that a run has left"

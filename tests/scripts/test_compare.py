@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -75,6 +76,14 @@ def test_equal_names_are_told_apart_and_every_name_is_in_the_legend(finished, tm
     (alone,) = group_by_settings([read_records(first)])
     (legend,) = plot_comparison([curves_of(alone)]).legends
     assert [text.get_text() for text in legend.get_texts()] == ["A  _x"]
+
+
+def test_any_name_that_a_folder_may_have_is_drawn(finished, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9\nrun")
+    compare.main([str(altered(finished[0], odd)), "--out", str(tmp_path / "c.png")])
+    (group,) = group_by_settings([read_records(odd)])
+    assert group.label == r"A  caf\udce9\nrun"
+    assert (tmp_path / "c.png").exists()
 
 
 def test_the_same_seed_twice_is_no_second_sample(finished, tmp_path):
