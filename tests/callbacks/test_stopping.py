@@ -27,7 +27,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_3(argv, tmp_path, capsys, m
     logits, calls = S11ResNet.logits, count()
 
     def not_finite_in_the_third_batch(self, x):
-        return logits(self, x) * (float("nan") if next(calls) == 2 else 1)
+        third = not x.is_meta and next(calls) == 2  # the page looks at the shapes alone
+        return logits(self, x) * (float("nan") if third else 1)
 
     monkeypatch.setattr(S11ResNet, "logits", not_finite_in_the_third_batch)
     code, said = ended([*argv, "--checkpoint-minutes", "0"], capsys)
