@@ -171,7 +171,8 @@ def test_nothing_in_the_package_chooses_a_backend():
     for file in Path(s11_fastai.__file__).parent.rglob("*.py"):
         text = file.read_text()
         assert "matplotlib.use" not in text
-        assert "pyplot" not in text
+        # Importing pyplot may choose one, so only a figure that is to be shown in a window does.
+        assert text.count("matplotlib.pyplot") == (file.name == "style.py")
 
 
 def test_one_step_is_torchs_sgd_on_the_mean_cross_entropy(images):

@@ -109,7 +109,7 @@ def test_every_name_of_the_setting_is_a_precision_and_no_other_is(capsys):
     with pytest.raises(SystemExit) as stop:
         run.main(["--precision", "half"])
     assert stop.value.code == 2
-    said = "run.py: --precision must be one of auto, fp32, bf16, fp16, not half\n"
+    said = "run.py: --precision must be one of auto, fp32, bf16, fp16, not 'half'\n"
     assert capsys.readouterr().err == said
 
 

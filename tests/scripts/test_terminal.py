@@ -104,7 +104,7 @@ def test_a_finished_run_is_opened_at_a_prompt(finished):
 
 def test_an_error_at_a_prompt_is_one_line_too(tmp_path):
     _, said = at_a_prompt("--out", tmp_path, "--bs", "0")
-    assert said.splitlines()[0].startswith("run.py: --bs must lie between")
+    assert said.splitlines()[0].startswith("run.py: --bs must be a whole number")
     assert "Traceback" not in said
     _, said = at_a_prompt("--bs", "0", typed="1 / 0\n")
     assert "ZeroDivisionError" in said
