@@ -259,7 +259,7 @@ def fuzz_fields(top: Path, inputs: int, seed: int, opened: int = 1) -> Counter:
     every = cases(run)
     random.Random(seed).shuffle(every)
     chosen = islice(cycle(every), inputs)
-    with mock.patch.object(load, "load_images", return_value=images):
+    with mock.patch.object(load, "load_all", return_value=images):
         for i, case in enumerate(chosen):
             is_opened = not i % opened or case.file.endswith(".safetensors")
             state = ("running", "stopped", "finished")[i % 3]
