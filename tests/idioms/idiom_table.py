@@ -308,7 +308,3 @@ OTHER = {
     "defaults_of(learn.fit_one_cycle)": "the peak is after 5/24, and the end is the start",
     "learn.cbs.attrgot('name')": "memory in channels-last order, losses that stay on the device",
 }
-
-# It does not work yet.
-LATER = """
-"""
