@@ -116,11 +116,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def parser() -> Parser:
-    parser = Parser(
-        prog="bench.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="bench.py", description=__doc__)
     parser.set_defaults(**DEFAULTS)
     add = parser.add_argument
     add("--data", help="a folder or archive of images (default: CIFAR-10)")

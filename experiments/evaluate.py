@@ -94,11 +94,7 @@ def claim_of(classifier: Classifier, images: ImageSet) -> dict:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags; raises S11Error where they name no weights, or two."""
-    parser = Parser(
-        prog="evaluate.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="evaluate.py", description=__doc__)
     add = parser.add_argument
     add("run", type=path_flag, nargs="?", help="the folder of a finished run")
     add("--weights", type=path_flag, help="or a file of weights")

@@ -40,11 +40,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(
-        prog="predict.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="predict.py", description=__doc__)
     add = parser.add_argument
     add("pictures", type=path_flag, nargs="+", help="PNG, JPEG, WebP, GIF, BMP or TIFF of any size")
     add("--weights", type=path_flag, required=True, help="a model.safetensors")

@@ -194,9 +194,7 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags; raises S11Error for those that make no study."""
-    parser = Parser(
-        prog="study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="study.py", description=__doc__)
     add = parser.add_argument
     add("table", type=path_flag, help="an INI file of variants")
     add("--data", help="as run.py's")

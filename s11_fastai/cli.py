@@ -53,7 +53,17 @@ class Options(NamedTuple):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line on stderr, without the usage text."""
+    """An argument parser that shows its description as it is written.
+
+    Its complaints are one line on stderr, without the usage text.
+    """
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {one_line(message)}; --help lists the flags\n")
@@ -192,11 +202,7 @@ def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="run.py",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="run.py", description=ABOUT)
     add = parser.add_argument
     short = " ".join(words_of(DEMO))
     add("--demo", action="store_true", default=argparse.SUPPRESS, help=f"short for {short}")

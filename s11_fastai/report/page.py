@@ -100,7 +100,7 @@ class RunReport:
         if (folder.path / facts.DIVERGED_FILE).exists():  # it goes on, perhaps by other means
             folder.remove(facts.DIVERGED_FILE)
         pictures.draw_images(folder, self.run.learn)
-        return [LivePage(self.run.folder, self.run.records)]
+        return [LivePage(folder, self.run.records)]
 
     def draw(self, records: Records) -> Path:
         """All pictures and the page of a run whose training is over; where the page is."""
