@@ -5,26 +5,31 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.learner import Learner
 from fastcore.foundation import L
+from torch import Tensor
 
 from s11_fastai.errors import S11Error
 
 RANGE_TEST_STEPS = 100
+PEAK_ABOVE_HALF = 8  # LRMAX, in times the lr at which the loss has made half of its fall
+PEAK_ABOVE_END = 100  # LRMAX, in times LRMIN
 _FEWEST_STEPS = 20
 _SMALLEST_FALL = 0.02
+_WINDOW = 5  # steps whose mean loss is taken
 
 
 @dataclass(frozen=True)
 class LRBounds:
     """Where the cycle begins and ends (`lr_min`), its peak (`lr_max`), and the range test's curve.
 
-    `lrs` and `losses` have one value for each step of the test while the loss was finite; they
-    are empty where the bounds were given by hand.
+    `lrs` and `losses`, in nats, have one value for each step of the test while the loss was finite;
+    a loss is the mean of five steps. They are empty where the bounds were given by hand.
     """
 
     lr_min: float
@@ -67,17 +72,16 @@ def find_lr_bounds(
             f"`lr_min` {low:.3g} is not below `lr_max` {high:.3g} (the range test gave "
             "the one that was not given): give both `lr_min` and `lr_max`"
         )
-    n = _finite(losses)
-    return LRBounds(low, high, lrs[:n], losses[:n])
+    return LRBounds(low, high, lrs[: len(losses)], losses)
 
 
 def _range_test(learn: Learner, num_it: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The learning rate and the smoothed loss of each step."""
+    """The learning rate of each step, and the smoothed loss of each while it was finite."""
     epochs = num_it // len(learn.dls.train) + 1
+    test = _RangeTest(num_it=num_it)
     with _untouched(learn), learn.no_bar(), learn.no_logging():
-        learn.fit(epochs, cbs=_RangeTest(num_it=num_it))
-        recorder = learn.recorder
-        return tuple(map(float, recorder.lrs)), tuple(map(float, recorder.losses))
+        learn.fit(epochs, cbs=test)
+        return tuple(map(float, learn.recorder.lrs)), smoothed(test.losses)
 
 
 class _RangeTest(LRFinder):
@@ -92,6 +96,11 @@ class _RangeTest(LRFinder):
     def before_fit(self) -> None:
         ParamScheduler.before_fit(self)
         self.best_loss = float("inf")
+        self.losses: list[Tensor] = []
+
+    def after_batch(self) -> None:
+        self.losses.append(self.learn.loss.detach())
+        super().after_batch()
 
     def after_fit(self) -> None:
         self.learn.opt.zero_grad()
@@ -137,59 +146,81 @@ def _untouched(learn: Learner) -> Iterator[None]:
 
 
 def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
-    """LRMIN and LRMAX from the curve of a range test: lrs that grow, smoothed losses in nats.
+    """LRMIN and LRMAX from the curve of a range test: lrs that grow, `smoothed` losses in nats.
 
-    They are the two sides of the curve's valley at half its depth. At LRMIN the loss has made
-    half of its fall; below it little is learned. At LRMAX half of that fall is lost again: steps
-    do harm there to a network that comes straight from its random weights, as in the test, but
-    the cycle gets there after epochs of warm-up, and large rates in its middle are what it is
-    for. fastai's suggestions all lie on the falling side, below what trains this network best.
-    Source: the range test of Smith, arXiv:1506.01186, section 3.3; half the depth is our reading.
+    LRMAX is eight times the lr at which the loss has made half of its fall (`half_of_the_fall`),
+    and LRMIN a hundredth of LRMAX. The fall is what a test of a few steps measures well. Where the
+    loss rises again says little: with scaled logits it can stay low up to rates that ruin a longer
+    training, without them it rises below the best peak, as a cycle reaches its peak after epochs of
+    warm-up and the test does not. What other peaks and other ends are worth stands in
+    results/study/README.md. fastai's suggestions lie on the fall, below what trains this network
+    best.
+    Source: the range test of Smith, arXiv:1506.01186, section 3.3; the factors are measured here.
 
     Raises S11Error where the curve is too short, is not finite from the start, or never falls.
     """
-    finite = _finite(losses)
-    if finite < _FEWEST_STEPS:
-        why = "the loss was not finite any more" if finite < len(losses) else "the test was over"
+    curve = np.asarray(losses, dtype=float)
+    if len(curve) < _FEWEST_STEPS:
+        why = "the loss was not finite any more" if len(curve) < len(lrs) else "the test was over"
         raise S11Error(
-            f"the range test gives no bounds: after {finite} steps {why}, and {_FEWEST_STEPS} are "
-            "needed; look at the data, or give `lr_min` and `lr_max`"
+            f"the range test gives no bounds: after {len(curve)} steps {why}, and {_FEWEST_STEPS} "
+            "are needed; look at the data, or give `lr_min` and `lr_max`"
         )
-    curve = np.asarray(losses[:finite], dtype=float)
-    flat, lowest = _flat(curve), int(curve.argmin())
-    start = float(np.median(curve[:flat]))
-    fall = start - curve[lowest]
-    if lowest < flat or fall < _SMALLEST_FALL * abs(start):
+    flat, lowest, start = _flat(curve), int(curve.argmin()), _start(curve)
+    if lowest < flat or start - curve[lowest] < _SMALLEST_FALL * abs(start):
         raise S11Error(
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
             "at; look at data and labels, or give `lr_min` and `lr_max`"
         )
-    below = curve <= half_depth(curve)
-    risen = np.flatnonzero(~below[lowest:])
-    first, last = int(np.argmax(below)), lowest + risen[0] if len(risen) else finite - 1
-    if first >= last:
+    lr_max = PEAK_ABOVE_HALF * half_of_the_fall(lrs, losses).lr
+    still_low = lowest >= len(curve) - flat
+    if still_low and lr_max > (last := lrs[len(curve) - 1]):
         raise S11Error(
             "the range test gives no bounds: the loss had only begun to fall when it ended, at lr "
-            f"{lrs[finite - 1]:.3g}; give `lr_min` and `lr_max`"
+            f"{last:.3g}; give `lr_min` and `lr_max`"
         )
-    return float(lrs[first]), float(lrs[last])
+    return lr_max / PEAK_ABOVE_END, lr_max
 
 
-def half_depth(losses: Sequence[float] | np.ndarray) -> float:
-    """The loss at half the depth of the valley, where `bounds_of` finds the bounds, in nats.
+class HalfOfTheFall(NamedTuple):
+    """A point of the range test's curve: a learning rate and a loss in nats."""
 
-    `losses` are finite, at least one.
+    lr: float
+    loss: float
+
+
+def half_of_the_fall(lrs: Sequence[float], losses: Sequence[float]) -> HalfOfTheFall:
+    """Where a range test's loss first lies half-way between where it began and its lowest.
+
+    The losses are finite, at least one. The lr is interpolated between two steps, in its logarithm.
     """
     curve = np.asarray(losses, dtype=float)
-    start = float(np.median(curve[: _flat(curve)]))
-    return start - (start - float(curve.min())) / 2
+    loss = (_start(curve) + float(curve.min())) / 2
+    after = int(np.argmax(curve <= loss))
+    if not after:
+        return HalfOfTheFall(lrs[0], loss)
+    above, below = curve[after - 1], curve[after]
+    part = float((above - loss) / (above - below))
+    return HalfOfTheFall(lrs[after - 1] * (lrs[after] / lrs[after - 1]) ** part, loss)
+
+
+def smoothed(losses: Sequence[float] | Sequence[Tensor]) -> tuple[float, ...]:
+    """The mean of five steps' losses around each step, up to the first loss that is not finite.
+
+    fastai's own smoothing remembers some fifty steps, which are four decades of a range test.
+    """
+    values = np.array([float(loss) for loss in losses])
+    finite = np.isfinite(values)
+    values = values if finite.all() else values[: int(np.argmin(finite))]
+    side = _WINDOW // 2
+    return tuple(float(values[max(i - side, 0) : i + side + 1].mean()) for i in range(len(values)))
+
+
+def _start(curve: np.ndarray) -> float:
+    """The loss before the lr is large enough to change anything."""
+    return float(np.median(curve[: _flat(curve)]))
 
 
 def _flat(curve: np.ndarray) -> int:
     """How many steps at the beginning of a test are taken to change nothing yet."""
     return max(len(curve) // 10, 1)
-
-
-def _finite(losses: Sequence[float]) -> int:
-    """How many losses come before the first that is NaN or infinite."""
-    return len(losses) if np.isfinite(losses).all() else int(np.argmin(np.isfinite(losses)))

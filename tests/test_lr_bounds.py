@@ -13,38 +13,43 @@ from writes import watched
 
 from s11_fastai import find_lr_bounds
 from s11_fastai.errors import S11Error
-from s11_fastai.lr_bounds import LRBounds, bounds_of
+from s11_fastai.lr_bounds import LRBounds, bounds_of, half_of_the_fall, smoothed
 
 LRS = np.geomspace(1e-7, 10, 97)
 
 
-def curve(lr_min=1e-3, lr_low=1e-2, lr_max=0.1, start=3.0, low=2.0):
-    """Flat at `start`, `low` at `lr_low`, and half-way between at `lr_min` and `lr_max`."""
-    half = (start + low) / 2
-    knots = np.log([1e-7, lr_min / 10, lr_min, lr_low, lr_max, 10])
-    return np.interp(np.log(LRS), knots, [start, start, half, low, half, 4 * start])
+def curve(half=0.1, start=3.0, low=2.0):
+    """Flat at `start`, half-way to `low` at the lr `half`, `low` from ten times that on, a wall."""
+    knots = np.log([1e-7, half / 10, half, half * 10, 5, 10])
+    return np.interp(np.log(LRS), knots, [start, start, (start + low) / 2, low, low, 4 * start])
 
 
-def test_the_rule_takes_the_valleys_sides_at_half_its_depth():
-    lr_min, lr_max = bounds_of(LRS, curve(lr_min=1e-3, lr_max=0.1))
-    step = LRS[1] / LRS[0]
-    assert 1e-3 / step <= lr_min <= 1e-3 * step**2
-    assert 0.1 / step <= lr_max <= 0.1 * step**2
-    wider = bounds_of(LRS, curve(lr_min=3e-4, lr_max=0.5))
-    assert wider[0] < lr_min
-    assert wider[1] > lr_max
+@pytest.mark.parametrize("half", [1e-3, 0.02, 0.1])
+def test_the_peak_is_eight_times_where_half_of_the_fall_is_made_and_the_end_a_hundredth(half):
+    lr_min, lr_max = bounds_of(LRS, curve(half))
+    # The curve bends at `half`, between two of its steps.
+    assert lr_max == pytest.approx(8 * half, rel=0.02)
+    assert lr_min == lr_max / 100
+    lr, loss = half_of_the_fall(LRS, curve(half))
+    assert (8 * lr, loss) == (lr_max, 2.5)
 
 
-def test_divergence_at_the_end_is_no_error():
+def test_where_the_loss_rises_again_does_not_matter():
     losses = curve()
-    losses[-5:] = np.nan
-    assert bounds_of(LRS, losses) == bounds_of(LRS, curve())
+    wall = np.where(LRS > 1, np.maximum(losses, 9), losses)
+    assert bounds_of(LRS, wall) == bounds_of(LRS, losses)
+    assert bounds_of(LRS[:85], losses[:85]) == bounds_of(LRS, losses)
 
 
-def test_a_curve_that_ends_before_it_is_back_ends_the_range():
-    losses = curve()
-    end = int(losses.argmin()) + 2
-    assert bounds_of(LRS[:end], losses[:end])[1] == LRS[end - 1]
+def test_losses_are_smoothed_over_five_steps_and_end_before_the_first_that_is_not_finite():
+    assert smoothed([1, 2, 3, 4, 10, 6, 7]) == (2, 2.5, 4, 5, 6, 6.75, 23 / 3)
+    assert smoothed([1, 2, 3, np.nan, 5]) == (2, 2, 2)
+    assert smoothed([np.inf, 1]) == ()
+
+
+def test_a_curve_that_falls_at_once_or_is_one_point_has_a_half():
+    assert half_of_the_fall([0.1], [2.0]) == (0.1, 2)
+    assert half_of_the_fall([0.1, 0.2], [2.0, 2.0]) == (0.1, 2)
 
 
 def test_a_curve_that_has_only_begun_to_fall_gives_no_bounds():
@@ -57,8 +62,8 @@ def test_a_curve_that_has_only_begun_to_fall_gives_no_bounds():
 @pytest.mark.parametrize(
     ("losses", "says"),
     [
-        (np.full(97, np.nan), "not finite"),
-        (np.full(97, np.inf), "not finite"),
+        (smoothed([np.nan] * 97), "not finite"),
+        (smoothed([*[2.3] * 10, *[np.inf] * 87]), "not finite"),
         (np.full(97, 2.3), "never fell"),
         (np.linspace(2, 9, 97), "never fell"),
         (curve()[:10], "20 are needed"),
@@ -67,7 +72,7 @@ def test_a_curve_that_has_only_begun_to_fall_gives_no_bounds():
 )
 def test_a_curve_that_gives_no_bounds(losses, says):
     with pytest.raises(S11Error, match=says) as error:
-        bounds_of(LRS[: len(losses)], losses)
+        bounds_of(LRS[: 97 if says == "not finite" else len(losses)], losses)
     assert "`lr_min`" in str(error.value)
 
 
@@ -147,12 +152,16 @@ def test_nan_in_a_real_test_is_a_clear_error_without_a_trace(images):
 
 
 def test_what_is_kept_of_the_curve_ends_before_nan(images):
-    learn = small_learner(images)
-    learn.fit = lambda *_, **__: learn.recorder.__dict__.update(
-        lrs=LRS.tolist(), losses=[*curve()[:-5], *[np.nan] * 5]
-    )
-    bounds = find_lr_bounds(learn)
-    assert len(bounds.losses) == len(bounds.lrs) == len(LRS) - 5
+    class Diverges(Callback):
+        steps = 0
+
+        def after_loss(self):
+            self.steps += 1
+            if self.steps > 60:
+                self.learn.loss = self.loss * torch.nan
+
+    bounds = find_lr_bounds(small_learner(images, cbs=Diverges()))
+    assert len(bounds.losses) == len(bounds.lrs) == 60
     assert np.isfinite(bounds.losses).all()
 
 
@@ -173,12 +182,20 @@ def test_given_bounds_skip_the_test(images):
 
 
 def test_it_is_fastais_range_test(images):
+    class KeepsLosses(Callback):
+        def before_fit(self):
+            self.losses = []
+
+        def after_batch(self):
+            self.losses.append(self.loss.item())
+
     ours, theirs = small_learner(images), small_learner(images)
-    bounds = find_lr_bounds(ours)
-    with theirs.no_bar():
+    bounds, keeps = find_lr_bounds(ours), KeepsLosses()
+    with theirs.no_bar(), theirs.added_cbs(keeps):
         theirs.lr_find(show_plot=False, suggest_funcs=None)
     assert list(bounds.lrs) == theirs.recorder.lrs
-    assert list(bounds.losses) == [float(loss) for loss in theirs.recorder.losses]
+    assert bounds.losses == smoothed(keeps.losses)
+    assert (bounds.lr_min, bounds.lr_max) == bounds_of(bounds.lrs, bounds.losses)
 
 
 def test_nothing_is_written_anywhere_and_other_callbacks_know_that_it_is_no_training(

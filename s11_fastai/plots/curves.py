@@ -97,11 +97,13 @@ def plot_clr(lr_min: float, lr_max: float, step_size: int, cycles: int) -> Figur
     return figure
 
 
-def range_test_end(lrs: Sequence[float], losses: Sequence[float]) -> float:
-    """Where the loss leaves a picture of the range test, on its right: a learning rate."""
-    lowest, top = int(np.argmin(losses)), range_test_limits(losses)[1]
-    above = np.flatnonzero(np.asarray(losses[lowest:]) > top)
-    return lrs[lowest + above[0]] if len(above) else lrs[-1]
+def range_test_end(lrs: Sequence[float], losses: Sequence[float], lr_max: float) -> float:
+    """The right end of a picture of the range test, a learning rate.
+
+    It lies a little beyond LRMAX and beyond the step at which the loss leaves the picture for good.
+    """
+    inside = np.flatnonzero(np.asarray(losses) <= range_test_limits(losses)[1])
+    return 1.2 * max(lr_max, lrs[min(inside[-1] + 1, len(lrs) - 1)])
 
 
 def plot_lr_find(
@@ -109,11 +111,12 @@ def plot_lr_find(
     losses: Sequence[float],
     lr_min: float,
     lr_max: float,
-    half: float | None = None,
+    half: tuple[float, float] | None = None,
 ) -> Figure:
     """The range test: the smoothed loss at each learning rate, with both bounds marked.
 
-    `half` is the loss at half the depth of the valley, where the rule finds the bounds.
+    `half` is the point of the curve, lr and loss, where the loss has made half of its fall, from
+    which the rule finds the bounds.
     """
     figure, axes = figure_with_axes(*RANGE_TEST)
     axes.set_title(RANGE_TEST.title, fontsize=TITLE, pad=24)  # above the names of the bounds
@@ -133,11 +136,12 @@ def plot_lr_find(
             color=ORANGE,
         )
     axes.set_ylim(*range_test_limits(losses))
-    axes.set_xlim(lrs[0], 1.2 * max(lr_max, range_test_end(lrs, losses)))
+    axes.set_xlim(lrs[0], range_test_end(lrs, losses, lr_max))
     if half is not None:
-        axes.axhline(
-            half, color=GREEN, lw=2, ls=":", label="half of the fall: there are the bounds"
-        )
+        lr, loss = half
+        axes.axhline(loss, color=GREEN, lw=2, ls=":")
+        name = f"half of the fall, at lr {lr:.3g}"
+        axes.plot(lr, loss, "o", color=GREEN, ms=9, label=name, zorder=3)
         axes.legend(fontsize=12, loc="lower left")
     return figure
 

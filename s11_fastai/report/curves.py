@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from s11_fastai.lr_bounds import LRBounds, half_depth
+from s11_fastai.lr_bounds import PEAK_ABOVE_END, PEAK_ABOVE_HALF, half_of_the_fall
 from s11_fastai.plots.curves import (
     ACCURACY,
     LOSS,
@@ -13,6 +13,7 @@ from s11_fastai.plots.curves import (
     SCHEDULE,
     Line,
     Names,
+    range_test_end,
     range_test_limits,
 )
 from s11_fastai.report import reference_log as reference
@@ -200,22 +201,22 @@ def range_test(records: Records) -> Curve | None:
     bounds = records.bounds
     if not bounds or not bounds.lrs:
         return None
-    end = _where_it_leaves(bounds)
+    half = half_of_the_fall(bounds.lrs, bounds.losses)
     return Curve(
         RANGE_TEST,
         {"train": Line("loss", bounds.lrs, bounds.losses)},
         Text("lr ", 3, significant=True),
         _NATS,
-        x_range=(bounds.lrs[0], bounds.lrs[end]),
+        x_range=(bounds.lrs[0], range_test_end(bounds.lrs, bounds.losses, bounds.lr_max)),
         y_range=range_test_limits(bounds.losses),
         log_x=True,
         marks=(
-            Mark("y", half_depth(bounds.losses), "half of the fall", "rule"),
+            Mark("y", half.loss, "half of the fall", "rule"),
             Mark("x", bounds.lr_min, f"LRMIN {bounds.lr_min:.3g}", "bound"),
             Mark("x", bounds.lr_max, f"LRMAX {bounds.lr_max:.3g}", "bound"),
         ),
-        note="LRMIN and LRMAX are where the loss passes half of its fall, on the way down and on "
-        "the way up again, unless they were given. "
+        note=f"The loss has made half of its fall at lr {half.lr:.3g}. LRMAX is {PEAK_ABOVE_HALF} "
+        f"times that, and LRMIN is LRMAX / {PEAK_ABOVE_END}, unless they were given. "
         f"The test ended at lr {bounds.lrs[-1]:.3g} with a loss of {bounds.losses[-1]:.3g}.",
     )
 
@@ -233,18 +234,6 @@ CURVES: dict[str, Callable[[Records], Curve | None]] = {
 
 _EPOCH, _WITHIN_EPOCH = Text("epoch "), Text("epoch ", 2)
 _PERCENT, _NATS, _RATE = Text("", 2, "%"), Text("", 4), Text("", 3, significant=True)
-
-
-def _where_it_leaves(bounds: LRBounds) -> int:
-    """The step after the one at which the range test's loss has left the picture for good, or the
-    last one; LRMAX is not beyond it."""
-    _, top = range_test_limits(bounds.losses)
-    inside = [
-        i
-        for i, (lr, loss) in enumerate(zip(bounds.lrs, bounds.losses, strict=True))
-        if loss <= top or lr <= bounds.lr_max
-    ]
-    return min(inside[-1] + 2, len(bounds.lrs) - 1)
 
 
 def _epochs(records: Records, first: int = 0) -> Range:

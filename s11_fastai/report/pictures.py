@@ -15,7 +15,7 @@ from torch import Tensor
 from s11_fastai import interpret, plots
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
-from s11_fastai.lr_bounds import half_depth
+from s11_fastai.lr_bounds import half_of_the_fall
 from s11_fastai.report import curves
 from s11_fastai.report.classes import record_of, write_record
 from s11_fastai.report.predictions import prediction_rows
@@ -173,7 +173,8 @@ def _lr_find(records: Records) -> Figure | None:
         return None
     line, bounds = curve.lines["train"], records.bounds
     assert bounds is not None
-    return plots.plot_lr_find(line.x, line.y, bounds.lr_min, bounds.lr_max, half_depth(line.y))
+    half = half_of_the_fall(line.x, line.y)
+    return plots.plot_lr_find(line.x, line.y, bounds.lr_min, bounds.lr_max, half)
 
 
 def _schedule(records: Records) -> Figure | None:

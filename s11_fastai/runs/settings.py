@@ -44,8 +44,11 @@ _SIDE = Check(
 _PEAK = 5 / 24  # the assignment's
 
 
-def _setting(default: Any, words: str, check: Check, *, may_change: bool = False) -> Any:
-    about = {"words": words, "check": check, "may_change": may_change}
+def _setting(
+    default: Any, words: str, check: Check, *, may_change: bool = False, before: Any = None
+) -> Any:
+    """`before` is what runs had before there was the setting, where that is not the default."""
+    about = {"words": words, "check": check, "may_change": may_change, "before": before}
     return field(default=default, metadata=about)
 
 
@@ -78,8 +81,10 @@ class Settings:
     )
     momentum: float = _setting(0.9, "Nesterov momentum of SGD", between(0, 1))
     wd: float = _setting(5e-4, "weight decay of every parameter", number(0, 1e6))
-    label_smoothing: float = _setting(0.0, "part of a label spread over all classes", _BELOW_1)
-    logit_scale: float = _setting(1.0, "constant factor on the logits", LOGIT_SCALE)
+    label_smoothing: float = _setting(
+        0.2, "part of a label spread over all classes", _BELOW_1, before=0.0
+    )
+    logit_scale: float = _setting(0.125, "constant factor on the logits", LOGIT_SCALE, before=1.0)
     resize: int = _setting(32, "side to which other images are cut and resized", _SIDE)
     holdout: int = _setting(0, "evaluate this many held-out training images", whole(0, MAX_IMAGES))
     device: str | None = _setting(
@@ -114,7 +119,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Settings:
-        """The settings that `as_dict` gave, perhaps in an older version, which lacked some.
+        """The settings that have these values, and the default for the others.
 
         Raises S11Error, naming it, for an unknown setting and for a value of the wrong kind.
         """
@@ -165,11 +170,17 @@ def read_config(run: Path) -> Settings:
         values = parsed(path)
         if values is None:
             raise ValueError("it is missing")
-        return Settings.from_dict(values)
+        return Settings.from_dict(_before() | values)
     except (ValueError, S11Error) as error:
         raise S11Error(
             f"{path} is damaged or of another version ({error}): mend it, or choose another folder"
         ) from error
+
+
+def _before() -> dict[str, Any]:
+    """What the runs of older versions had for settings that there were not yet."""
+    told = {each.name: each.metadata["before"] for each in fields(Settings)}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def updated(own: Settings, given: Mapping[str, Any]) -> Settings:

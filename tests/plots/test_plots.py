@@ -11,23 +11,26 @@ from s11_fastai.plots.curves import Line, highest_shown_loss, range_test_end, ra
 
 def test_the_range_test_shows_both_bounds_and_the_valley():
     lrs, losses = [1e-3, 1e-2, 0.1, 1, 10], [3, 2, 2.5, 9, 10]
-    figure = plot_lr_find(lrs, losses, 2e-3, 0.05, half=2.5)
+    figure = plot_lr_find(lrs, losses, 2e-3, 0.05, half=(5e-3, 2.5))
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["LRMIN 0.002", "LRMAX 0.05"]
     assert [line.get_xdata()[0] for line in axes.get_lines()[1:3]] == [2e-3, 0.05]
     assert range_test_limits(losses) == axes.get_ylim() == (1.9, 3.4)
     # The curve has left the picture at 1: what comes after that is not shown.
-    assert range_test_end(lrs, losses) == 1
+    assert range_test_end(lrs, losses, 0.05) == 1.2
+    assert range_test_end(lrs, losses, 10) == 12
     assert axes.get_xlim() == (1e-3, pytest.approx(1.2))
-    assert range_test_end(lrs[:3], losses[:3]) == 0.1
-    half = axes.get_lines()[3]
+    assert range_test_end(lrs[:3], losses[:3], 0.05) == pytest.approx(0.12)
+    half, point = axes.get_lines()[3:]
     assert half.get_ydata() == [2.5, 2.5]
+    assert (point.get_xdata(), point.get_ydata()) == ([5e-3], [2.5])
+    assert point.get_label() == "half of the fall, at lr 0.005"
     assert half.get_color() not in {line.get_color() for line in axes.get_lines()[:3]}
 
 
 @pytest.mark.parametrize("bounds", [(2e-3, 0.05), (0.049, 0.05), (1e-3, 10), (1e-3, 1.1e-3)])
 def test_the_names_of_the_bounds_do_not_meet(bounds):
-    figure = plot_lr_find([1e-3, 1e-2, 0.1, 1, 10], [3, 2, 2.5, 9, 10], *bounds, half=2.5)
+    figure = plot_lr_find([1e-3, 1e-2, 0.1, 1, 10], [3, 2, 2.5, 9, 10], *bounds, half=(5e-3, 2.5))
     assert misplaced_texts(figure) == []
 
 
@@ -96,4 +99,6 @@ def test_a_figure_is_shown_at_a_prompt_and_held_by_nobody_else():
 
 def test_pictures_open_and_are_large_enough_for_half_size(finished):
     for path in (finished[0] / "figures").iterdir():
-        assert min(Image.open(path).size) >= 250, path.name
+        width, height = Image.open(path).size
+        assert width >= 250, path.name
+        assert height >= 150, path.name  # a single row of images

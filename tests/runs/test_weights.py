@@ -22,7 +22,7 @@ def trained(undisturbed):
 def test_a_runs_weights_say_what_they_are_of(trained, name):
     folder, learn = trained
     about = read_tensors(folder / name)[1]
-    assert (about["network"], about["width"], about["logit_scale"]) == ("S11ResNet", 1, 1.0)
+    assert (about["network"], about["width"], about["logit_scale"]) == ("S11ResNet", 1, 0.125)
     assert (about["classes"], about["side"]) == (["cat", "dog"], 32)
     pixels = learn.dls.valid.images.train.images / 255
     np.testing.assert_allclose(about["mean"], pixels.mean((0, 1, 2)))
