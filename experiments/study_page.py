@@ -79,7 +79,7 @@ def section(path: Path, words: str, variants: Sequence[Variant], picture: Path |
     first, *others = variants
     row = next(iter(first.rows.values()))
     lines = [
-        f"## {path.stem.capitalize()}\n",
+        f"## {path.stem.replace('-', ' ').capitalize()}\n",
         f"{words}\n" if words else "",
         f"{row['data']}, {row['evaluated_on']} images, {row['epochs']} epochs, {row['precision']}; "
         f"`{' '.join(f'{k} {v}' for k, v in shared_flags(variants).items())}`. "

@@ -127,7 +127,7 @@ def s11_learner(
     *,
     momentum: float = 0.9,
     wd: float = 5e-4,
-    label_smoothing: float = 0.0,
+    label_smoothing: float = 0.2,
     precision: str = "auto",
     **kwargs,
 ) -> S11Learner:

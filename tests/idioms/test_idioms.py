@@ -81,7 +81,7 @@ def stock_dls(few: ImageSet, files: list[Path], path: Path) -> fastai.DataLoader
 def stock_learner(dls: fastai.DataLoaders, model=None, **kwargs) -> fastai.Learner:
     sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, foreach=False, fused=False)
     ours = {
-        "loss_func": fastai.CrossEntropyLossFlat(),
+        "loss_func": fastai.CrossEntropyLossFlat(label_smoothing=0.2),
         "opt_func": partial(fastai.OptimWrapper, opt=sgd),
         "metrics": fastai.accuracy,
         "wd": 5e-4,
