@@ -100,10 +100,12 @@ def plot_clr(lr_min: float, lr_max: float, step_size: int, cycles: int) -> Figur
 def range_test_end(lrs: Sequence[float], losses: Sequence[float], lr_max: float) -> float:
     """The right end of a picture of the range test, a learning rate.
 
-    It lies a little beyond LRMAX and beyond the step at which the loss leaves the picture for good.
+    It lies a little beyond LRMAX and beyond the step at which the loss leaves the picture, after
+    which it may come back by chance.
     """
-    inside = np.flatnonzero(np.asarray(losses) <= range_test_limits(losses)[1])
-    return 1.2 * max(lr_max, lrs[min(inside[-1] + 1, len(lrs) - 1)])
+    lowest = int(np.argmin(losses))
+    above = np.flatnonzero(np.asarray(losses[lowest:]) > range_test_limits(losses)[1])
+    return 1.2 * max(lr_max, lrs[lowest + above[0]] if len(above) else lrs[-1])
 
 
 def plot_lr_find(
