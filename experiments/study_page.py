@@ -16,11 +16,12 @@ ENOUGH_SEEDS = 3
 _LR_FLAGS = {"--lr-max", "--lr-min"}
 HEAD = """# Study
 
-What single changes are worth, on held-out training images; no test image was looked at. This page
-is made from the rows beside it by `python experiments/study.py`, whose tables say which settings
-each variant has. Accuracies are those of the last epoch in percent, mean and standard deviation
-over the seeds. A difference is the mean over the seeds that both variants have; where it is smaller
-than its own deviation, or has fewer than three seeds, it settles nothing.
+What single changes are worth. Choices are made on held-out training images; the tables whose names
+begin with "final" alone are of the test images, and of runs that were made after the choices. This
+page is made from the rows beside it by `python experiments/study.py`, whose tables say which
+settings each variant has. Accuracies are those of the last epoch in percent, mean and standard
+deviation over the seeds. A difference is the mean over the seeds that both variants have; where it
+is smaller than its own deviation, or has fewer than three seeds, it settles nothing.
 """
 
 
