@@ -178,7 +178,7 @@ def _curve(groups: Sequence[Group], names: Names, values: Values, **more: Any) -
         if group.key not in values:
             continue
         x, y = values[group.key]
-        part = _longest_stretch(np.isfinite(y).all(axis=0))
+        part = _longest_stretch(np.isfinite(y.mean(axis=0)))
         if len(x[part]) < len(x):
             cut.append(group.key)
         if len(x[part]):
