@@ -18,6 +18,8 @@ from s11_fastai.errors import S11Error
 from s11_fastai.streams import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from s11_fastai.runs.weights import Classifier
     from s11_fastai.sources import ImageSet
 
@@ -50,9 +52,10 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     """The final network of a finished run, and all images that it came from."""
-    from s11_fastai import load_images, load_run
+    from s11_fastai import load_run
     from s11_fastai.runs.records import read_records
     from s11_fastai.runs.weights import Classifier
+    from s11_fastai.runs.whole import WEIGHTS
 
     records = read_records(args.run)
     if not records.results:
@@ -62,23 +65,39 @@ def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     if holdout:
         own = records.results["final_accuracy"]
         say(f"the run's own figure, of {holdout:,} held-out images: accuracy {own:.2%}")
-    return Classifier.of(learn), load_images(data, size=records.settings.resize)
+    weights = args.run / WEIGHTS["final"]
+    return Classifier.of(learn), with_test(data, records.settings.resize, weights)
 
 
 def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
     """The network in a file, and images of its classes."""
-    from s11_fastai import load_images
     from s11_fastai.environment import pick_device
     from s11_fastai.runs.weights import read_weights
 
     classifier = read_weights(args.weights, pick_device(args.device))
-    images = load_images(args.data, size=classifier.side)
+    images = with_test(args.data, classifier.side, args.weights)
     if images.classes != classifier.classes:
         raise S11Error(
             f"{images.name} has other classes than the weights: give `data`, images of "
             f"{', '.join(classifier.classes):.80}"
         )
     return classifier, images
+
+
+def with_test(data: str | None, side: int, weights: Path) -> ImageSet:
+    """The images at `data`, `side` pixels a side; raises S11Error where none are for the test.
+
+    A run opens with its own images alone, its weights with any of their classes.
+    """
+    from s11_fastai.sources import load_all
+
+    images = load_all(data, size=side, needs_test=False)
+    if not len(images.valid.labels):
+        raise S11Error(
+            f"{images.name} has no test images: give `weights` {weights} with `data`, images of "
+            "the same classes that have a test/"
+        )
+    return images
 
 
 def claim_of(classifier: Classifier, images: ImageSet) -> dict:

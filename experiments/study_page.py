@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from s11_fastai.plots import plot_peaks
-from s11_fastai.storage import write_atomically
+from s11_fastai.storage import whole_file, write_atomically
 
 ENOUGH_SEEDS = 3
 _LR_FLAGS = {"--lr-max", "--lr-min"}
@@ -134,5 +134,7 @@ def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
         return None
     found = [peak for each in variants if "--lr-max" not in each.flags for peak in each.peaks]
     accuracies = {each.peaks[0]: list(each.accuracies.values()) for each in given}
-    plot_peaks(accuracies, found).savefig(path)
+    figure = plot_peaks(accuracies, found)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")
     return path

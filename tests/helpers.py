@@ -1,8 +1,10 @@
 """Tiny data, small runs and what is read of them: what several test files share."""
 
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +68,25 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
+def altered(out, target, accuracy=None, **settings):
+    """A copy of a run with other settings, and another accuracy after its last epoch."""
+    shutil.copytree(out, target)
+    (target / "config.json").write_text(json.dumps(read(out / "config.json") | settings))
+    if accuracy is not None:
+        lines = (target / "history.csv").read_text().splitlines()
+        last = lines[-1].split(",")
+        last[4] = str(accuracy)
+        (target / "history.csv").write_text("\n".join([*lines[:-1], ",".join(last)]) + "\n")
+    return target
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of a colour as #rrggbb, WCAG 2.2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
 def pack(top, target, mode="w:gz"):
     with tarfile.open(target, mode) as tar:
         tar.add(top, arcname=top.name)
@@ -101,6 +122,22 @@ def no_pictures_of_predictions():
     """Most of a small run's time goes into them; the drill compares them to the byte."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("s11_fastai.report.pictures.draw_predictions", lambda *_, **__: None)
+        yield
+
+
+@contextmanager
+def half_pictures():
+    """The disk is full when the half of any picture has been written."""
+
+    def half(self, file, **_):
+        if isinstance(file, str | Path):
+            Path(file).write_bytes(b"half")
+        else:
+            file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", half)
         yield
 
 

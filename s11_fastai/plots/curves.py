@@ -41,11 +41,17 @@ ACCURACY = Names("Accuracy of each epoch", "epoch", "accuracy, %")
 
 
 class Line(NamedTuple):
-    """One line of a picture: its name, and its points in the units of the axes."""
+    """One line of a picture: its name, and its points in the units of the axes.
+
+    A mean has in `runs` the values of y of each run in it. `label` is what a legend adds to the
+    name.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    label: str = ""
+    runs: Sequence[Sequence[float]] = ()
 
 
 class ComparedRuns(NamedTuple):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 from typing import Any, NamedTuple
 
 from s11_fastai.lr_bounds import PEAK_ABOVE_END, PEAK_ABOVE_HALF, half_of_the_fall
@@ -37,6 +38,10 @@ class Text(NamedTuple):
     significant: bool = False
 
 
+OF_EPOCH, WITHIN_EPOCH = Text("epoch "), Text("epoch ", 2)
+PERCENT, NATS, RATE = Text("", 2, "%"), Text("", 4), Text("", 3, significant=True)
+
+
 class Mark(NamedTuple):
     """A straight line across a picture, at a value of the axis "x" or "y", or a "point" at (x, y),
     whose label stands below the picture.
@@ -55,11 +60,12 @@ class Mark(NamedTuple):
 class Curve:
     """One picture of curves as data.
 
-    The key of a line is its CSS class: "train", "valid", "rate", or "reference" and another word.
-    Ranges are those of the axes where they do not follow from what is shown. `log_y` says how the
-    y axis begins, where a person may switch it; None is a linear one for good. With `cap`, a linear
-    axis ends at 1.5 times the highest training value, as in `plots/`, and what lies beyond stands
-    at its edge. Lines of steps can be smoothed (`smooth`). `note` is what else there is to say.
+    The key of a line is its CSS class: "train", "valid", "rate", or "reference" or "group" and
+    other words. Ranges are those of the axes where they do not follow from what is shown. `log_y`
+    says how the y axis begins, where a person may switch it; None is a linear one for good. With
+    `cap`, a linear axis ends at 1.5 times the highest training value, as in `plots/`, and what lies
+    beyond stands at its edge. Lines of steps can be smoothed (`smooth`). `note` is what else there
+    is to say. Curves of one `legend` switch their lines off and on together.
     """
 
     names: Names
@@ -74,6 +80,7 @@ class Curve:
     smooth: bool = False
     marks: tuple[Mark, ...] = ()
     note: str = ""
+    legend: str = ""
 
     @property
     def fault(self) -> str:
@@ -81,7 +88,7 @@ class Curve:
         lines = self.lines.values()
         if not all(len(line.y) for line in lines):
             return "there are no values"
-        values = [v for line in lines for v in (*line.x, *line.y)]
+        values = [v for line in lines for part in (line.x, line.y, *line.runs) for v in part]
         values += [v for mark in self.marks for v in (mark.at, mark.y or 0)]
         return "" if all(map(math.isfinite, values)) else "a value is NaN or infinite"
 
@@ -94,16 +101,28 @@ class Curve:
             "y": self._axis(self.y_text, self.y_range, self.log_y, self.names.y),
             "cap": self.cap,
             "smooth": self.smooth,
-            "lines": [
-                {"kind": kind, "name": line.name, "x": _short(line.x), "y": _short(line.y)}
-                for kind, line in self.lines.items()
-            ],
+            "legend": self.legend,
+            "lines": [_line(kind, line) for kind, line in self.lines.items()],
             "marks": [mark._asdict() for mark in self.marks],
         }
 
     @staticmethod
     def _axis(text: Text, values: Range | None, log: bool | None, name: str) -> dict[str, Any]:
         return {"text": text._asdict(), "range": values, "log": bool(log), "name": name}
+
+
+def _line(kind: str, line: Line) -> dict[str, Any]:
+    """A line as `curves.js` reads it; a mean has its runs' values and their standard deviation."""
+    data: dict[str, Any] = {
+        "kind": kind,
+        "name": line.name,
+        "x": _short(line.x),
+        "y": _short(line.y),
+    }
+    if line.runs:
+        data["runs"] = [_short(values) for values in line.runs]
+        data["deviation"] = _short([stdev(values) for values in zip(*line.runs, strict=True)])
+    return data
 
 
 def accuracy(records: Records) -> Curve | None:
@@ -116,8 +135,8 @@ def accuracy(records: Records) -> Curve | None:
     return Curve(
         ACCURACY,
         lines,
-        _EPOCH,
-        _PERCENT,
+        OF_EPOCH,
+        PERCENT,
         x_range=_epochs(records, first=1),
         marks=_best_and_target(records, lambda percent: percent),
     )
@@ -135,8 +154,8 @@ def error(records: Records) -> Curve | None:
     return Curve(
         ERROR,
         lines,
-        _EPOCH,
-        _PERCENT,
+        OF_EPOCH,
+        PERCENT,
         x_range=right.x_range,
         log_y=True,
         marks=_best_and_target(records, lambda percent: 100 - percent),
@@ -149,7 +168,7 @@ def loss(records: Records) -> Curve | None:
         return None
     lines = _both_splits(records, "loss")
     return Curve(
-        LOSS, lines, _EPOCH, _NATS, x_range=_epochs(records, first=1), log_y=True, cap=True
+        LOSS, lines, OF_EPOCH, NATS, x_range=_epochs(records, first=1), log_y=True, cap=True
     )
 
 
@@ -161,8 +180,8 @@ def step_loss(records: Records) -> Curve | None:
     return Curve(
         STEP_LOSS,
         {"train": line},
-        _WITHIN_EPOCH,
-        _NATS,
+        WITHIN_EPOCH,
+        NATS,
         x_range=_epochs(records),
         log_y=True,
         smooth=True,
@@ -179,8 +198,8 @@ def schedule(records: Records) -> Curve | None:
     return Curve(
         SCHEDULE,
         {"rate": line} | _reference(records, "lr", reference.LR),
-        _WITHIN_EPOCH,
-        _RATE,
+        WITHIN_EPOCH,
+        RATE,
         x_range=_epochs(records),
         log_y=False,
         note=f"Momentum is {momenta.pop():g} throughout." if len(momenta) == 1 else "",
@@ -193,7 +212,7 @@ def momentum(records: Records) -> Curve | None:
     if not records.history or len(set(momenta)) <= 1:
         return None
     line, _ = _of_steps(records, "momentum", momenta, _thinned)
-    return Curve(MOMENTUM, {"rate": line}, _WITHIN_EPOCH, _RATE, x_range=_epochs(records))
+    return Curve(MOMENTUM, {"rate": line}, WITHIN_EPOCH, RATE, x_range=_epochs(records))
 
 
 def range_test(records: Records) -> Curve | None:
@@ -206,7 +225,7 @@ def range_test(records: Records) -> Curve | None:
         RANGE_TEST,
         {"train": Line("loss", bounds.lrs, bounds.losses)},
         Text("lr ", 3, significant=True),
-        _NATS,
+        NATS,
         x_range=(bounds.lrs[0], range_test_end(bounds.lrs, bounds.losses, bounds.lr_max)),
         y_range=range_test_limits(bounds.losses),
         log_x=True,
@@ -231,9 +250,6 @@ CURVES: dict[str, Callable[[Records], Curve | None]] = {
     "momentum": momentum,
     "lr_find": range_test,
 }
-
-_EPOCH, _WITHIN_EPOCH = Text("epoch "), Text("epoch ", 2)
-_PERCENT, _NATS, _RATE = Text("", 2, "%"), Text("", 4), Text("", 3, significant=True)
 
 
 def _epochs(records: Records, first: int = 0) -> Range:

@@ -18,6 +18,7 @@ DIVERGED_FILE = "diverged.json"  # why a run cannot go on; gone when it does, wi
 _FILES = {
     "history.csv": "a row an epoch",
     "steps.csv": "a row a batch",
+    "predictions.csv": "a row an evaluated image",
     "lr_bounds.json": "bounds and range test",
     CLASSES: "numbers of each class",
     "results.json": "results",

@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from fastai.callback.core import Callback
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 from PIL import Image
 
 from s11_fastai.callbacks.checkpoint import SaveCheckpoints
@@ -26,6 +24,7 @@ from s11_fastai.report.classes import read_record
 from s11_fastai.report.curves import CURVES, Curve
 from s11_fastai.report.facts import State
 from s11_fastai.report.network import Layer, layers
+from s11_fastai.report.templating import template
 from s11_fastai.runs.records import Records
 from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import Folder
@@ -139,7 +138,7 @@ def _packed(picture: Path, *_: int) -> str | None:
 def _render(records: Records, state: State) -> str:
     charts, without = _charts(records)
     shown, missing = _pictures(records.path / "figures", finished=state == "finished")
-    return _template().render(
+    return template("report.html").render(
         run=records,
         name=printable(records.path.resolve().name),
         state=state,
@@ -210,30 +209,6 @@ def _without_template(state: State, error: Exception) -> str:
         f"<h1>The page could not be made</h1>\n<p>{why}</p>\n"
         "<p>The run's own files are not changed by this.</p>\n</main>\n</html>\n"
     )
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("s11_fastai", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Paths are what may hold any letters.
-    environment.filters["printable"] = lambda value: printable(str(value))
-    environment.filters["percent"] = lambda fraction: f"{fraction:.2%}"
-    environment.globals["weights_in_words"] = facts.weights_in_words
-    environment.filters["time"] = _time_element
-    return environment.get_template("report.html")
-
-
-def _time_element(seconds: float) -> Markup:
-    """A time as HTML, which `page.js` shows by the reader's clock."""
-    at = time.gmtime(seconds)
-    machine, person = (time.strftime(form, at) for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M"))
-    return Markup('<time datetime="{}">{} UTC</time>').format(machine, person)
 
 
 def _pace(records: Records) -> float | None:

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from helpers import read
 from playwright.sync_api import sync_playwright
 
+from s11_fastai.report.comparison import write_comparison
+from s11_fastai.report.groups import group_by_settings
 from s11_fastai.report.page import write_page
 from s11_fastai.runs.records import read_records
 from s11_fastai.storage import Folder
@@ -325,3 +328,78 @@ def test_a_run_without_news_does_not_pose_as_running(page, finished, tmp_path, m
     assert "There has been no update for" in status.inner_text()
     assert "the run has probably ended" in status.inner_text()
     assert str(out) in status.inner_text()
+
+
+@pytest.fixture(scope="module")
+def comparison(finished, tmp_path_factory):
+    """The page of twelve groups: A has three seeds, and one epoch less than the others."""
+    top = tmp_path_factory.mktemp("comparison")
+    first = read_records(shutil.copytree(finished[0], top / "a-run"))
+    short = [row._replace(valid_accuracy=0.1) for row in first.history[:2]]
+    runs = [replace(first, history=first.history[:2])]
+    for seed in (1, 2):
+        settings = replace(first.settings, seed=seed)
+        runs.append(replace(first, path=top / f"seed-{seed}", settings=settings, history=short))
+    for i in range(11):
+        settings = replace(first.settings, wd=0.1 + i)
+        history = [row._replace(valid_accuracy=0.3 + 0.05 * i) for row in first.history]
+        steps = [step._replace(lr=step.lr * (2 + i)) for step in first.steps]
+        path = top / f"another-run-with-a-rather-long-name-{i}"
+        runs.append(replace(first, path=path, settings=settings, history=history, steps=steps))
+    return write_comparison(top / "c.html", group_by_settings(runs)).as_uri()
+
+
+def test_a_comparison_shows_means_with_their_runs_and_reads_what_is_there(page, comparison):
+    page.goto(comparison)
+    for key in ("accuracy", "error", "loss", "schedule"):
+        assert page.locator(f"#plot-{key} polyline").count() == 12 + 3
+        assert page.locator(f"#plot-{key} polyline.faint.c0").count() == 3
+    plot = page.locator("#plot-accuracy")
+    plot.focus()
+    page.keyboard.press("ArrowRight")
+    said = plot.get_attribute("aria-valuetext").replace("\u00a0", " ")
+    assert said.startswith("epoch 1: A ")
+    assert "%, B 30.00%, C 35.00%, D 40.00%" in said
+    assert said.count("±") == 1
+    page.keyboard.press("End")  # A has ended before
+    said = plot.get_attribute("aria-valuetext").replace("\u00a0", " ")
+    assert said.startswith("epoch 3: B 30.00%, C 35.00%, D 40.00%")
+    assert plot.get_attribute("aria-valuenow") == "2"
+    page.locator("#plot-accuracy").hover(position={"x": 300, "y": 100})
+    assert page.locator("#plot-loss .cursor circle").count() == 12 + 3
+
+
+def test_a_line_that_is_switched_off_is_off_in_all_curves_of_a_comparison(page, comparison):
+    page.goto(comparison)
+    page.locator("#chart-loss .legend button").first.click()
+    for key in ("accuracy", "error", "loss", "schedule"):
+        assert page.locator(f"#plot-{key} polyline").count() == 11
+        button = page.locator(f"#chart-{key} .legend button").first
+        assert button.get_attribute("aria-pressed") == "false"
+    for i in range(1, 12):
+        page.locator("#chart-error .legend button").nth(i).click()
+    assert page.locator("#plot-accuracy polyline").count() == 1
+    page.reload()
+    assert page.locator("#plot-accuracy polyline").count() == 1
+
+
+def test_a_comparison_fits_the_window_and_axe_finds_no_fault(page, comparison):
+    page.goto(comparison)
+    for width, colours in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=colours)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+    names = page.locator("#chart-loss .legend button").all_inner_texts()
+    assert len({name.split()[0] for name in names}) == 12
+    page.emulate_media(media="print")
+    assert page.locator("#plot-accuracy svg").is_visible()
+
+
+def test_a_comparison_leads_to_the_page_of_a_run(page, comparison):
+    page.goto(comparison)
+    page.get_by_role("link").click()
+    assert page.url.endswith("/a-run/report.html")
+    page.locator("#plot-accuracy").hover(position={"x": 300, "y": 100})
+    assert values(page, "accuracy").startswith("epoch 2: train ")

@@ -64,10 +64,12 @@ def test_of_which_weights_the_pictures_are(finished):
     assert other == "the weights of the newest checkpoint"
 
 
-def test_the_files_beside_the_page_are_those_that_are_there(finished):
+def test_the_files_beside_the_page_are_all_that_are_there(finished):
     records = read_records(finished[0])
-    for name, _ in facts.files_beside(records, "finished"):
-        assert (finished[0] / name).exists(), name
+    named = {name.rstrip("/") for name, _ in facts.files_beside(records, "finished")}
+    there = {path.name for path in finished[0].iterdir() if not path.name.startswith(".")}
+    assert named == there - {"report.html"}
+    assert "predictions.csv" in named
     nowhere = replace(records, path=finished[0] / "none")
     assert [name for name, _ in facts.files_beside(nowhere, "finished")] == ["results.json"]
     assert facts.files_beside(nowhere, "stopped") == []

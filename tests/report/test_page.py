@@ -11,7 +11,7 @@ import interpret
 import pytest
 import run
 from fastai.test_utils import synth_learner
-from helpers import BOUNDS, SMALL, read, stopped
+from helpers import BOUNDS, SMALL, luminance, read, stopped
 
 from s11_fastai.cli import command_of, command_to_resume, run_flags
 from s11_fastai.report import reference_log as reference
@@ -75,12 +75,6 @@ def test_headings_are_in_order_and_the_language_is_named(finished):
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in pairwise(levels))
     assert page.all("html")[0]["lang"] == "en"
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
 def test_contrast_is_enough_in_light_and_dark(finished):
@@ -230,7 +224,7 @@ def test_links_lead_to_files_beside_the_page(finished):
     page = Page(page_of(finished[0]))
     links = [link["href"] for link in page.all("a")]
     files = [link for link in links if not link.startswith("#")]
-    assert len(files) == 10
+    assert len(files) == 11
     assert all((finished[0] / file).exists() for file in files)
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {link[1:] for link in links if link.startswith("#")} <= ids

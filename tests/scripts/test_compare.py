@@ -1,31 +1,18 @@
-import json
 import os
 import re
-import shutil
-from dataclasses import replace
 
 import compare
 import numpy as np
 import pytest
-from compare import Group, curves_of, format_table, group_by_settings
-from helpers import help_without_heavy_imports, read, rows
+from compare import format_table
+from helpers import altered, half_pictures, help_without_heavy_imports, rows
 from PIL import Image
 
 from s11_fastai.plots import plot_comparison
 from s11_fastai.plots.curves import ComparedRuns
+from s11_fastai.report.comparison import compared
+from s11_fastai.report.groups import group_by_settings
 from s11_fastai.runs.records import read_records
-
-
-def altered(out, target, accuracy=None, **settings):
-    """A copy of a run with other settings, and another accuracy after its last epoch."""
-    shutil.copytree(out, target)
-    (target / "config.json").write_text(json.dumps(read(out / "config.json") | settings))
-    if accuracy is not None:
-        lines = (target / "history.csv").read_text().splitlines()
-        last = lines[-1].split(",")
-        last[4] = str(accuracy)
-        (target / "history.csv").write_text("\n".join([*lines[:-1], ",".join(last)]) + "\n")
-    return target
 
 
 def test_runs_that_differ_only_in_the_seed_are_joined(finished, tmp_path):
@@ -71,10 +58,10 @@ def test_equal_names_are_told_apart_and_every_name_is_in_the_legend(finished, tm
     )
     groups = group_by_settings([read_records(path) for path in (first, second)])
     assert [group.name for group in groups] == ["a/_x", "b/_x"]
-    (legend,) = plot_comparison([curves_of(group) for group in groups]).legends
+    (legend,) = plot_comparison(list(compared(groups).values())).legends
     assert [text.get_text() for text in legend.get_texts()] == ["A  a/_x", "B  b/_x"]
     (alone,) = group_by_settings([read_records(first)])
-    (legend,) = plot_comparison([curves_of(alone)]).legends
+    (legend,) = plot_comparison(list(compared([alone]).values())).legends
     assert [text.get_text() for text in legend.get_texts()] == ["A  _x"]
 
 
@@ -86,20 +73,32 @@ def test_any_name_that_a_folder_may_have_is_drawn(finished, tmp_path):
     assert (tmp_path / "c.png").exists()
 
 
-def test_the_same_seed_twice_is_no_second_sample(finished, tmp_path):
-    again = altered(finished[0], tmp_path / "again", 0.5)
-    groups = group_by_settings([read_records(path) for path in (finished[0], again, finished[0])])
-    assert [each.name for each in groups] == [finished[0].name, "again"]
-
-
-def test_one_table_and_one_picture(finished, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["c.html", "c.png"])
+def test_one_table_and_one_page_or_picture(finished, tmp_path, capsys, name):
     other = altered(finished[0], tmp_path / "other", width=2)
-    compare.main([str(finished[0]), str(other), "--out", str(tmp_path / "c.png")])
+    compare.main([str(finished[0]), str(other), "--out", str(tmp_path / name)])
     printed = capsys.readouterr().out
     last = rows(finished[0] / "history.csv")[-1]
     assert f"{100 * last['valid_accuracy']:.2f}" in printed
     assert "width" in printed
-    assert min(Image.open(tmp_path / "c.png").size) > 500
+    assert printed.endswith(f" {tmp_path / name}\n")
+    if name == "c.html":
+        assert (tmp_path / name).read_text().startswith("<!doctype html>")
+    else:
+        assert min(Image.open(tmp_path / name).size) > 500
+
+
+def test_without_a_flag_it_makes_a_page():
+    assert compare.parse(["a", "b"]).out.name == "compare.html"
+
+
+def test_a_picture_that_fails_half_way_leaves_the_old_one(finished, tmp_path, capsys):
+    out = tmp_path / "c.png"
+    out.write_bytes(b"old")
+    with half_pictures(), pytest.raises(SystemExit):
+        compare.main([str(finished[0]), "--out", str(out)])
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_the_band_is_from_the_lowest_to_the_highest():
@@ -109,17 +108,6 @@ def test_the_band_is_from_the_lowest_to_the_highest():
     np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), 40)
     (band,) = axes.collections
     assert {round(y) for _, y in band.get_paths()[0].vertices} == {20, 60}
-
-
-def test_curves_are_as_long_as_the_shortest_run(finished):
-    records = read_records(finished[0])
-    shorter = replace(records, history=records.history[:2])
-    name, accuracies, losses = curves_of(Group("A", "a", (records, shorter)))
-    assert name == "A  a"
-    assert accuracies.shape == losses.shape == (2, 2)
-    assert accuracies[0, 1] == 100 * records.history[1].valid_accuracy
-    assert losses[1, 0] == records.history[0].valid_loss
-    assert curves_of(Group("B", "b", (replace(records, history=[]),))) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 from draw_clr import main
+from helpers import half_pictures
 from PIL import Image
 
 from s11_fastai.plots import plot_clr
@@ -9,6 +10,17 @@ from s11_fastai.plots import plot_clr
 def test_draws_png_and_svg_by_the_names_ending(tmp_path, name, magic):
     main(["--out", str(tmp_path / "deep" / name)])
     assert (tmp_path / "deep" / name).read_bytes().startswith(magic)
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.svg"])
+def test_a_picture_that_fails_half_way_leaves_the_old_one(tmp_path, name, capsys):
+    out = tmp_path / name
+    main(["--out", str(out)])
+    before = out.read_bytes()
+    with half_pictures(), pytest.raises(SystemExit):
+        main(["--out", str(out), "--cycles", "2"])
+    assert out.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_the_default_is_a_picture_of_fair_size(tmp_path):

@@ -1,3 +1,4 @@
+import shutil
 from contextlib import suppress
 
 import evaluate
@@ -64,6 +65,26 @@ def test_what_cannot_be_evaluated_is_one_line(undisturbed, tmp_path, said):
     assert "has other classes than the weights: give --data, images of cat, dog" in other_classes
     (no_run,) = said(tmp_path)
     assert "holds no run" in no_run
+
+
+def test_images_without_a_test_part_are_one_line_that_says_what_helps(
+    held_out, undisturbed, tmp_path, said
+):
+    shutil.copytree(held_out[1] / "train", tmp_path / "pets" / "train")
+    out, weights = tmp_path / "r", tmp_path / "r/model.safetensors"
+    argv = ["--data", str(tmp_path / "pets"), "--holdout", "10", *SMALL, *BOUNDS]
+    run.main([*argv, "--out", str(out)])
+    helps = (
+        f"evaluate.py: pets has no test images: give --weights {weights} with --data, images of "
+        "the same classes that have a test/"
+    )
+    assert said(out)[-1] == helps
+    assert said("--weights", weights, "--data", tmp_path / "pets") == [helps]
+    *_, result = said("--weights", weights, "--data", held_out[1])  # as it says
+    assert result.startswith("accuracy ")
+    (other,) = said(undisturbed[0], "--data", tmp_path / "pets")
+    assert "differs from the run's" in other
+    assert "--holdout" not in other
 
 
 def test_help_needs_nothing_heavy():

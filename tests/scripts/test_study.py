@@ -7,7 +7,7 @@ import sys
 import pytest
 import study
 import study_page
-from helpers import ROOT, help_without_heavy_imports
+from helpers import ROOT, half_pictures, help_without_heavy_imports
 from matplotlib.figure import Figure
 
 from s11_fastai.cli import run_flags
@@ -72,6 +72,15 @@ def test_a_grid_of_peaks_is_drawn_with_those_that_were_found(page, tmp_path, mon
     assert found == [0.15]
     assert (tmp_path / "t.png").exists()
     assert "t.png" not in page(ROWS.replace("--width 4", "--width 8", 1))
+
+
+def test_a_picture_that_fails_half_way_leaves_the_old_one(page, tmp_path):
+    page(ROWS)
+    before = (tmp_path / "t.png").read_bytes()
+    with half_pictures(), pytest.raises(OSError, match="No space"):
+        page(ROWS.replace("0.5", "0.6"))
+    assert (tmp_path / "t.png").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.fixture

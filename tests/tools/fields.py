@@ -30,6 +30,8 @@ import compare
 from s11_fastai import load_images
 from s11_fastai.errors import S11Error
 from s11_fastai.report import page
+from s11_fastai.report.comparison import write_comparison
+from s11_fastai.report.groups import group_by_settings
 from s11_fastai.runs import load
 from s11_fastai.runs.checkpoints import FORMAT, Checkpoints
 from s11_fastai.runs.records import Records, read_bounds, read_records, read_results, readable
@@ -295,15 +297,15 @@ def refused(message: str) -> str:
 
 
 def show(records: Records, whole: Records, state: page.State) -> None:
-    """The page, and the table of runs and their curves, beside a sound run."""
+    """Its page, and the table and the page that show it beside a sound run."""
     text = page.write_page(Folder(records.path), records, state).read_text()
     assert "The page could not be made" not in text, text
     assert all(c.isprintable() or c == "\n" for c in text)
-    groups = compare.group_by_settings([records, replace(whole, path=records.path / "whole")])
+    groups = group_by_settings([records, replace(whole, path=records.path / "whole")])
     table = compare.format_table(groups)
     assert all(c.isprintable() or c == "\n" for c in table)
-    for group in groups:
-        compare.curves_of(group)
+    text = write_comparison(records.path / "compare.html", groups).read_text()
+    assert all(c.isprintable() or c == "\n" for c in text)
 
 
 @contextmanager

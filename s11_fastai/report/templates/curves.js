@@ -67,6 +67,7 @@ class Chart {
     this.key = figure.id;
     this.data = JSON.parse(figure.querySelector("script").textContent);
     this.group = this.data.x.name === "epoch" ? "epoch" : this.key;
+    this.legend = this.data.legend || this.key;
     this.plot = figure.querySelector(".plot");
     this.values = figure.querySelector(".values");
     this.cursor = null;
@@ -87,7 +88,7 @@ class Chart {
 
   // The lines that are shown: at least one, whatever was switched off before the reference's went.
   get lines() {
-    const off = chosen.off[this.key] ?? [];
+    const off = chosen.off[this.legend] ?? [];
     const there = this.data.lines.filter((line) => chosen.overlay || !line.kind.startsWith("reference"));
     const on = there.filter((line) => !off.includes(line.kind));
     return on.length ? on : there;
@@ -131,10 +132,10 @@ class Chart {
     }
     for (const button of this.figure.querySelectorAll(".legend button")) {
       button.addEventListener("click", () => {
-        const off = new Set(chosen.off[this.key] ?? []), kind = button.dataset.kind;
+        const off = new Set(chosen.off[this.legend] ?? []), kind = button.dataset.kind;
         if (off.has(kind)) off.delete(kind);
         else if (this.lines.length > 1) off.add(kind);
-        chosen.off[this.key] = [...off];
+        chosen.off[this.legend] = [...off];
         redraw();
       });
     }
@@ -172,7 +173,7 @@ class Chart {
 
   onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const xs = this.shown[0].points.map((point) => point[0]);
+    const xs = this.guide.map((point) => point[0]);
     const index = this.cursor === null ? -1 : xs.reduce((best, x, i) => (Math.abs(x - this.cursor) < Math.abs(xs[best] - this.cursor) ? i : best), 0);
     const step = Math.max(1, Math.round(xs.length / 100));
     const to_index = {
@@ -188,17 +189,25 @@ class Chart {
     event.preventDefault();
   }
 
-  // What is drawn: of each line its points within the window and one beyond each end.
+  // What is drawn: of each line its points within the window and one beyond each end; of a mean the
+  // runs as well.
   get shown() {
     const [from, to] = this.window;
     return this.lines.flatMap((line) => {
-      const part = (ys) => line.x.map((x, i) => [x, ys[i]]).filter((_, i) =>
+      const part = (ys) => line.x.map((x, i) => [x, ys[i], line.deviation?.[i]]).filter((_, i) =>
         (line.x[i + 1] ?? Infinity) >= from && (line.x[i - 1] ?? -Infinity) <= to);
       const own = { ...line, points: part(line.y) };
       return this.data.smooth
         ? [{ ...own, faint: true }, { ...line, name: "smoothed", points: part(smoothed(line.y, this.smoothing)) }]
-        : [own];
+        : [...(line.runs ?? []).map((ys) => ({ ...line, faint: true, run: true, points: part(ys) })), own];
     });
+  }
+
+  // Where the curves are read: at the points of the line that goes farthest.
+  get guide() {
+    const { shown } = this, own = shown.filter((line) => !line.kind.startsWith("reference"));
+    const farthest = (best, line) => (line.x.at(-1) > best.x.at(-1) ? line : best);
+    return (own.length ? own : shown).reduce(farthest).points;
   }
 
   // The range of the y axis: of all that is shown, but for outliers, which stand at its edge.
@@ -224,6 +233,7 @@ class Chart {
     if (!width) return;
     const height = Math.round(Math.max(210, Math.min(width * 0.52, 340)));
     const shown = this.shown, range = this.yRange(shown);
+    this.dotted = !this.data.smooth && shown.reduce((n, line) => n + line.points.length, 0) <= 120;
     const box = { left: 52, right: width - 12, top: this.data.marks.some((mark) => mark.axis === "x") ? 38 : 22, bottom: height - 38 };
     this.box = box;
     this.toX = scale(this.window, box.left, box.right, this.data.x.log);
@@ -234,14 +244,14 @@ class Chart {
     const path = make(svg, "clipPath", { id: clip });
     make(path, "rect", { x: box.left - 3, y: box.top - 3, width: box.right - box.left + 6, height: box.bottom - box.top + 6 });
     const inside = make(svg, "g", { "clip-path": `url(#${clip})` });
-    for (const line of shown) this.drawLine(inside, line);
+    for (const faint of [true, false]) for (const line of shown) if (Boolean(line.faint) === faint) this.drawLine(inside, line);
     for (const mark of this.data.marks) this.drawMark(svg, mark, range);
     // Of an axis whose range is given, the words below the picture say where the line goes.
     if (!this.data.y.range) for (const line of shown) if (!line.faint) this.drawOutliers(svg, line, range);
     this.brush = make(svg, "rect", { class: "brush", y: box.top, height: box.bottom - box.top, width: 0, visibility: "hidden" });
     this.overlay = make(svg, "g", { class: "cursor" });
     this.plot.replaceChildren(svg);
-    this.plot.setAttribute("aria-valuemax", Math.max(shown[0].points.length - 1, 1));
+    this.plot.setAttribute("aria-valuemax", Math.max(this.guide.length - 1, 1));
     this.drawLegend();
     const { cursor } = this;
     this.hide();
@@ -269,9 +279,9 @@ class Chart {
 
   drawLine(parent, line) {
     const points = line.points.map(([x, y]) => [Math.round(this.toX(x) * 10) / 10, this.place(y)]);
-    make(parent, "polyline", { class: `line ${line.kind}${line.faint ? " faint" : ""}`, points: points.join(" ") });
-    if (points.length > 60 && !line.faint) return;
-    if (!this.data.smooth) for (const [cx, cy] of points) make(parent, "circle", { class: line.kind, cx, cy, r: 2.6 });
+    const kind = line.kind + (line.faint ? " faint" : "");
+    make(parent, "polyline", { class: `line ${kind}`, points: points.join(" ") });
+    if (this.dotted || points.length === 1) for (const [cx, cy] of points) make(parent, "circle", { class: kind, cx, cy, r: 2.6 });
   }
 
   drawMark(svg, { axis, at, y, label, kind }, range) {
@@ -314,7 +324,7 @@ class Chart {
   }
 
   drawLegend() {
-    const off = chosen.off[this.key] ?? [];
+    const off = chosen.off[this.legend] ?? [];
     for (const button of this.figure.querySelectorAll(".legend button")) {
       const line = this.data.lines.find((each) => each.kind === button.dataset.kind);
       button.hidden = line.kind.startsWith("reference") && !chosen.overlay;
@@ -333,22 +343,25 @@ class Chart {
   // The values at x here, and a cursor in the other pictures that share the axis.
   show(x) {
     for (const chart of charts) if (chart.group === this.group) chart.showHere(x);
-    const xs = this.shown[0].points.map((point) => point[0]);
-    this.plot.setAttribute("aria-valuenow", Math.max(xs.indexOf(this.cursor), 0));
+    this.plot.setAttribute("aria-valuenow", Math.max(this.guide.findIndex(([x]) => x === this.cursor), 0));
     this.plot.setAttribute("aria-valuetext", this.values.textContent);
   }
 
   showHere(x) {
     if (!this.toX) return;
-    const nearest = (line, x) => line.points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
-    const shown = this.shown, [at] = nearest(shown[0], x), found = shown.map((line) => nearest(line, at));
+    const nearest = (points, x) => points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
+    const [at] = nearest(this.guide, x);
+    // A line that begins later or has ended has no value here.
+    const there = this.shown.filter((line) => line.x[0] <= at && at <= line.x.at(-1));
+    const found = there.map((line) => [line, ...nearest(line.points, at)]);
     const { top, bottom } = this.box;
     const place = this.toX(at);
     this.cursor = at;
     this.overlay.replaceChildren();
     make(this.overlay, "line", { x1: place, x2: place, y1: top, y2: bottom });
-    found.forEach(([px, py], i) => make(this.overlay, "circle", { class: shown[i].kind, cx: this.toX(px), cy: Math.max(top, Math.min(this.place(py), bottom)), r: 4 }));
-    const words = found.map(([, y], i) => `${shown[i].name} ${write(y, this.data.y.text)}`);
+    for (const [line, px, py] of found) make(this.overlay, "circle", { class: line.kind, cx: this.toX(px), cy: Math.max(top, Math.min(this.place(py), bottom)), r: line.run ? 2.5 : 4 });
+    const words = found.filter(([line]) => !line.run).map(([line, , y, deviation]) =>
+      `${line.name}${line.name.length > 1 ? " " : "\u00a0"}${write(y, this.data.y.text)}` + (deviation ? `\u00a0±\u00a0${write(deviation, this.data.y.text)}` : ""));
     this.values.textContent = `${write(at, this.data.x.text)}: ${words.join(", ")}`;
   }
 

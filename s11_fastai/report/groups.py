@@ -1,0 +1,138 @@
+"""Runs beside each other: those that differ by chance alone are a group, with their means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, geometric_mean, stdev
+
+from s11_fastai.runs.records import Records
+from s11_fastai.streams import one_line
+
+# What may differ between runs that differ by chance alone.
+_CHANCE = ("seed", "device", "data")
+# What the tables of results say already.
+_SHOWN = ("epochs", "lr_min", "lr_max")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of the same images and settings; no two have the same seed. `key` is a letter for it."""
+
+    key: str
+    name: str
+    runs: tuple[Records, ...]
+
+    @property
+    def config(self) -> dict:
+        """The settings, which are the same in all runs but for what is left to chance."""
+        return self.runs[0].config
+
+    @property
+    def label(self) -> str:
+        """What it is called in pictures."""
+        return one_line(f"{self.key}  {self.name}")
+
+    @property
+    def images(self) -> str:
+        """Which images it was trained and evaluated on."""
+        return f"{self.runs[0].data}, {self.runs[0].evaluated_on} images"
+
+
+def group_by_settings(runs: Sequence[Records]) -> list[Group]:
+    """Put runs that differ in the seed alone into one group, in the order they are given in.
+
+    A folder that is given twice counts once; a run whose seed is already in its group stands alone.
+    """
+    found: dict[tuple, list[Records]] = {}
+    for run in {run.path.resolve(): run for run in runs}.values():
+        same = {name: value for name, value in run.config.items() if name not in _CHANCE}
+        key = run.env.get("data_fingerprint"), bool(run.results), *same.items()
+        if any(run.config["seed"] == other.config["seed"] for other in found.get(key, [])):
+            key = run.path.resolve(), *key
+        found.setdefault(key, []).append(run)
+    names = names_of([members[0].path for members in found.values()])
+    return [
+        Group(_letters(i), _with_seeds(name, len(members)), tuple(members))
+        for i, (name, members) in enumerate(zip(names, found.values(), strict=True))
+    ]
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Of each path the last parts, as many as tell it from the others."""
+    parts = [path.resolve().parts for path in paths]
+    return [
+        "/".join(own[-n:])
+        for own in parts
+        for n in [next(n for n in range(1, len(own) + 1) if _count(parts, own[-n:]) == 1)]
+    ]
+
+
+def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """The values of each setting in which the groups differ, one for each group."""
+    names = [name for name in groups[0].config if name not in (*_CHANCE, *_SHOWN)]
+    values = {name: [_shown(group.config[name]) for group in groups] for name in names}
+    return {name: own for name, own in values.items() if len(set(own)) > 1}
+
+
+def epochs_of(runs: Sequence[Records]) -> str:
+    """How many epochs of the runs of a group are over, and of how many, where that is not all."""
+    done, planned = {len(run.history) for run in runs}, runs[0].settings.epochs
+    if done == {planned}:
+        return str(planned)
+    return f"{min(done)}-{max(done)} of {planned}" if len(done) > 1 else f"{min(done)} of {planned}"
+
+
+def measurements(runs: Sequence[Records]) -> list[str]:
+    """Of the runs of a group: final and best accuracy in percent, and the final loss, each with its
+    standard deviation where there are several; their mean time in minutes; the bounds of the lr.
+
+    A run of which no epoch is over does not count; without any, each is "-".
+    """
+    runs = [run for run in runs if run.history]
+    if not runs:
+        return ["-"] * 5
+    bounds = [run.bounds for run in runs if run.bounds]
+    percent = "{:.2f}".format
+    return [
+        _mean_and_std([100 * run.history[-1].valid_accuracy for run in runs], percent),
+        _mean_and_std([100 * run.best.valid_accuracy for run in runs if run.best], percent),
+        _mean_and_std([run.history[-1].valid_loss for run in runs], "{:.3f}".format),
+        f"{fmean(sum(row.seconds for row in run.history) for run in runs) / 60:.3g}",
+        "-".join(
+            _geometric_mean([getattr(found, name) for found in bounds])
+            for name in ("lr_min", "lr_max")
+        ),
+    ]
+
+
+def _count(paths: Sequence[tuple[str, ...]], ending: tuple[str, ...]) -> int:
+    return sum(path[-len(ending) :] == ending for path in paths)
+
+
+def _letters(i: int) -> str:
+    """A, B, ... Z, AA, AB, ..."""
+    return (_letters(i // 26 - 1) if i >= 26 else "") + chr(ord("A") + i % 26)
+
+
+def _with_seeds(name: str, n: int) -> str:
+    return name if n == 1 else f"{name}, {n} seeds"
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _mean_and_std(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """The value where there is one; mean and standard deviation where there are several."""
+    if not values:
+        return "-"
+    if len(values) == 1 or not all(map(math.isfinite, values)):
+        return form(fmean(values))
+    return f"{form(fmean(values))} ± {form(stdev(values))}"
+
+
+def _geometric_mean(values: Sequence[float]) -> str:
+    return f"{geometric_mean(values):.2g}" if values else "-"

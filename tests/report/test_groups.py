@@ -1,0 +1,52 @@
+from dataclasses import replace
+
+from helpers import altered
+
+from s11_fastai.report.groups import differing_settings, group_by_settings, measurements
+from s11_fastai.runs.records import read_records
+
+
+def test_the_same_seed_twice_is_no_second_sample(finished, tmp_path):
+    again = altered(finished[0], tmp_path / "again", 0.5)
+    groups = group_by_settings([read_records(path) for path in (finished[0], again, finished[0])])
+    assert [each.name for each in groups] == [finished[0].name, "again"]
+
+
+def test_runs_of_other_images_or_that_are_not_over_are_another_group(finished, tmp_path):
+    run = read_records(finished[0])
+    stopped = replace(run, path=tmp_path / "b", results=None)
+    others = replace(run, path=tmp_path / "c", env=run.env | {"data_fingerprint": "0" * 64})
+    seed = replace(run, path=tmp_path / "d", settings=replace(run.settings, seed=7))
+    groups = group_by_settings([run, stopped, others, seed])
+    assert [[each.path.name for each in group.runs] for group in groups] == [
+        ["a", "d"],
+        ["b"],
+        ["c"],
+    ]
+
+
+def test_settings_that_differ_are_given_for_every_group(finished, tmp_path):
+    run = read_records(finished[0])
+    other = replace(run, path=tmp_path, settings=replace(run.settings, wd=0.1, seed=3, lr_min=0.01))
+    assert differing_settings(group_by_settings([run, other])) == {"wd": ["0.0005", "0.1"]}
+
+
+def test_what_is_measured_is_a_mean_with_its_deviation(finished):
+    run = read_records(finished[0])
+    runs = [
+        replace(
+            run,
+            history=[run.history[0]._replace(valid_accuracy=a, valid_loss=x, seconds=s)],
+            bounds=replace(run.bounds, lr_min=low, lr_max=100 * low),
+        )
+        for a, x, s, low in ((0.5, 1, 60, 0.01), (0.7, 3, 180, 0.0001))
+    ]
+    assert measurements(runs) == [
+        "60.00 ± 14.14",
+        "60.00 ± 14.14",
+        "2.000 ± 1.414",
+        "2",
+        "0.001-0.1",
+    ]
+    assert measurements(runs[:1]) == ["50.00", "50.00", "1.000", "1", "0.01-1"]
+    assert measurements([replace(run, history=[])]) == ["-"] * 5
