@@ -135,7 +135,7 @@ def test_grad_cam_is_the_one_of_the_paper(model, layer):
     out = activations
     for name in names[names.index(layer) + 1 :]:
         out = getattr(model, name)(out)
-    logits = model.fc(torch.flatten(model.pool(out), 1))
+    logits = model.logit_scale * model.fc(torch.flatten(model.pool(out), 1))
     (gradients,) = torch.autograd.grad(logits[range(5), classes].sum(), activations)
     expected = (gradients.mean((2, 3), keepdim=True) * activations).sum(1).relu()
     np.testing.assert_allclose(maps, expected.detach().numpy(), rtol=1e-4, atol=1e-6)

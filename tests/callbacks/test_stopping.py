@@ -132,7 +132,7 @@ def test_a_signal_raises_at_once_but_waits_where_patience_is_asked_for():
 @pytest.mark.parametrize("warning", ["SIGHUP", "SIGUSR1"])
 def test_a_closed_terminal_and_slurms_warning_stop_too_however_often_they_come(warning):
     number = getattr(signal, warning)
-    before = signal.getsignal(number)
+    before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
 
     def work():
         with StopSignals() as signals:
@@ -143,10 +143,13 @@ def test_a_closed_terminal_and_slurms_warning_stop_too_however_often_they_come(w
             assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
             signals.raise_if_asked()
 
-    with pytest.raises(Stopped) as stop:
-        work()
-    assert stop.value.exit_code == 128 + number
-    assert signal.getsignal(number) == before
+    try:
+        with pytest.raises(Stopped) as stop:
+            work()
+        assert stop.value.exit_code == 128 + number
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_under_nohup_a_closed_terminal_stops_nothing():
