@@ -394,7 +394,10 @@ def test_a_comparison_fits_the_window_and_axe_finds_no_fault(page, comparison):
     names = page.locator("#chart-loss .legend button").all_inner_texts()
     assert len({name.split()[0] for name in names}) == 12
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 900})  # of A4, between margins
     assert page.locator("#plot-accuracy svg").is_visible()
+    for table in page.locator(".scroll").all():
+        assert table.evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
 def test_a_comparison_leads_to_the_page_of_a_run(page, comparison):
