@@ -12,10 +12,13 @@ import matplotlib
 import predict
 import pytest
 import study
+import torch
 from helpers import ROOT
 from PIL import Image
 
 from s11_fastai.cli import run_flags
+from s11_fastai.lr_bounds import bounds_of
+from s11_fastai.runs.weights import read_weights
 
 matplotlib.use("Agg")
 
@@ -115,6 +118,21 @@ def test_every_figure_of_a_result_is_that_of_its_file():
         assert int(seed) == results["seed"]
         assert int(params.replace(",", "")) == results["params"]
         assert final == f"{results['final_accuracy']:.2%}"
+
+
+def test_the_published_weights_claim_what_readme_says():
+    """Whoever has the images can check the claim itself."""
+    run = ROOT / "results/full/seed-0"
+    claim = read_weights(ROOT / "results/full/model.safetensors", torch.device("cpu")).claim
+    assert f"\ngives {claim['accuracy']:.2%}." in README
+    assert (
+        claim["data_fingerprint"] == json.loads((run / "env.json").read_text())["data_fingerprint"]
+    )
+
+
+def test_the_published_runs_bounds_are_those_of_the_rule():
+    found = json.loads((ROOT / "results/full/seed-0/lr_bounds.json").read_text())
+    assert bounds_of(found["lrs"], found["losses"]) == (found["lr_min"], found["lr_max"])
 
 
 @pytest.mark.skipif("speed" not in DOCS, reason="there is no page on speed")
