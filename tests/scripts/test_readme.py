@@ -130,6 +130,13 @@ def test_the_published_weights_claim_what_readme_says():
     )
 
 
+def test_readmes_figures_of_the_study_stand_there():
+    study_page = (ROOT / "results/study/README.md").read_text()
+    (figures,) = re.findall(r"these settings reach (.*)%, the reference's (.*)% \(\[two", README)
+    for name, figure in zip(("default", "reference"), figures, strict=True):
+        assert re.search(rf"^\| {name} \|.*\| 2 \| {figure} ±", study_page, re.MULTILINE)
+
+
 def test_the_published_runs_bounds_are_those_of_the_rule():
     found = json.loads((ROOT / "results/full/seed-0/lr_bounds.json").read_text())
     assert bounds_of(found["lrs"], found["losses"]) == (found["lr_min"], found["lr_max"])
