@@ -101,4 +101,5 @@ def test_pictures_open_and_are_large_enough_for_half_size(finished):
     for path in (finished[0] / "figures").iterdir():
         width, height = Image.open(path).size
         assert width >= 250, path.name
-        assert height >= 150, path.name  # a single row of images
+        # Grad-CAM of few mistakes is a single row of images.
+        assert height >= (150 if path.name == "gradcam.png" else 250), path.name

@@ -13,7 +13,7 @@ import predict
 import pytest
 import study
 import torch
-from helpers import ROOT
+from helpers import ROOT, read
 from PIL import Image
 
 from s11_fastai.cli import run_flags
@@ -122,12 +122,10 @@ def test_every_figure_of_a_result_is_that_of_its_file():
 
 def test_the_published_weights_claim_what_readme_says():
     """Whoever has the images can check the claim itself."""
-    run = ROOT / "results/full/seed-0"
+    env = read(ROOT / "results/full/seed-0/env.json")
     claim = read_weights(ROOT / "results/full/model.safetensors", torch.device("cpu")).claim
     assert f"\ngives {claim['accuracy']:.2%}." in README
-    assert (
-        claim["data_fingerprint"] == json.loads((run / "env.json").read_text())["data_fingerprint"]
-    )
+    assert claim["data_fingerprint"] == env["data_fingerprint"]
 
 
 def test_readmes_figures_of_the_study_stand_there():
@@ -138,7 +136,7 @@ def test_readmes_figures_of_the_study_stand_there():
 
 
 def test_the_published_runs_bounds_are_those_of_the_rule():
-    found = json.loads((ROOT / "results/full/seed-0/lr_bounds.json").read_text())
+    found = read(ROOT / "results/full/seed-0/lr_bounds.json")
     assert bounds_of(found["lrs"], found["losses"]) == (found["lr_min"], found["lr_max"])
 
 
