@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from s11_fastai.runs.records import Records, read_bounds, read_records, read_res
 from s11_fastai.storage import Folder, pack, read_tensors, unpack, write_tensors
 
 RUN = Path(__file__).parents[1] / "runs/run-0.1"
-SECONDS = 60  # after which a reader counts as one that never ends
+SECONDS = 60  # after which an input counts as one that never ends
 ABSENT = object()
 DEEP = json.loads("[" * 400 + "]" * 400)
 KINDS = [ABSENT, None, True, False, "", "1", "x", "nan", [], [1], [None], [[[1]]], {}, {"a": [1]}]
@@ -251,11 +252,35 @@ def _with_about(about: object) -> Callable[[Path], None]:
     return lambda path: write_tensors(path, {}, about)
 
 
-def fuzz_fields(top: Path, inputs: int, seed: int, opened: int = 1) -> Counter:
+class Watch:
+    """Times one input after the other, and raises TimeoutError where one takes too long."""
+
+    def __init__(self) -> None:
+        self.slowest = 0.0  # in seconds
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        def over(*_: object) -> None:
+            raise TimeoutError(f"no end after {SECONDS} s")
+
+        before, began = signal.signal(signal.SIGALRM, over), time.monotonic()
+        signal.alarm(SECONDS)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+            self.slowest = max(self.slowest, time.monotonic() - began)
+
+
+def fuzz_fields(
+    top: Path, inputs: int, seed: int, opened: int = 1, watch: Watch | None = None
+) -> Counter:
     """How many cases of each file ended how; of those that can be shown, each `opened`th is opened.
 
-    `seed` chooses the cases, none twice before all were there.
+    `seed` chooses the cases, none twice before all were there; `watch` has the slowest one's time.
     """
+    watch = watch or Watch()
     run, images = make_run(top / "run"), load_images("digits")
     whole, ends = read_records(run), Counter()
     every = cases(run)
@@ -266,7 +291,7 @@ def fuzz_fields(top: Path, inputs: int, seed: int, opened: int = 1) -> Counter:
             is_opened = not i % opened or case.file.endswith(".safetensors")
             state = ("running", "stopped", "finished")[i % 3]
             try:
-                with spoiled(run, case), at_most(SECONDS):
+                with spoiled(run, case), watch.one():
                     end = look(run, whole, state, is_opened)
             except BaseException:
                 print(f"FOUND with {case.file}: {case.what}", file=sys.stderr)
@@ -323,19 +348,3 @@ def spoiled(run: Path, case: Case) -> Iterator[None]:
             file.rmdir()
         hidden.write_bytes(weights)
         file.write_bytes(before)
-
-
-@contextmanager
-def at_most(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError where the block takes longer."""
-
-    def over(*_: object) -> None:
-        raise TimeoutError(f"no end after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
