@@ -165,6 +165,12 @@ def said(n: int, n_classes: int, wrong: int) -> Predictions:
     return Predictions(outputs, labels)
 
 
+def size_of_picture(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, in pixels."""
+    with Image.open(path) as picture:
+        return picture.size
+
+
 def misplaced_texts(figure: Figure) -> list[str]:
     """The texts of a picture that leave it, and the pairs that lie on each other."""
     figure.draw_without_rendering()

@@ -110,14 +110,15 @@ def test_what_is_exported_has_no_pixel_and_no_label(learn, images, tmp_path):
 
 ELSEWHERE = """
 import io, sys
+from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from fastai.learner import load_learner
 folder, *files = sys.argv[1:]
 learn = load_learner(folder + "/model.pkl")
 with learn.no_bar():
-    data = open(files[0], "rb").read()
-    image = Image.open(files[0])
+    data = Path(files[0]).read_bytes()
+    image = Image.open(io.BytesIO(data))
     found = [learn.predict(x)[2] for x in (files[0], data, io.BytesIO(data), image)]
     found += [learn.predict(np.asarray(image))[2]]
     found += list(learn.get_preds(dl=learn.dls.test_dl(files))[0])

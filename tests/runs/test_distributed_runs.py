@@ -131,7 +131,8 @@ def test_what_ends_the_first_process_ends_all(by_one, capfd):
 
 def test_a_loss_that_is_not_finite_ends_all_in_the_same_step(by_one, tmp_path, capfd):
     _, argv = by_one
-    argv = [*argv[:-6], "--bs", "11", "--lr-min", "1e4", "--lr-max", "1e5", "--out", tmp_path / "r"]
+    argv = [*argv[:-6], "--bs", "11", "--lr-min", "1e4", "--lr-max", "1e5", "--wd", "100"]
+    argv += ["--out", tmp_path / "r"]
     assert run_them(argv, 2) == [3, 3]
     (said,) = [line for line in capfd.readouterr().err.splitlines() if "run.py" in line]
     assert "the loss became nan in step " in said

@@ -5,8 +5,7 @@ import compare
 import numpy as np
 import pytest
 from compare import format_table
-from helpers import altered, half_pictures, help_without_heavy_imports, rows
-from PIL import Image
+from helpers import altered, half_pictures, help_without_heavy_imports, rows, size_of_picture
 
 from s11_fastai.plots import plot_comparison
 from s11_fastai.plots.curves import ComparedRuns
@@ -85,7 +84,7 @@ def test_one_table_and_one_page_or_picture(finished, tmp_path, capsys, name):
     if name == "c.html":
         assert (tmp_path / name).read_text().startswith("<!doctype html>")
     else:
-        assert min(Image.open(tmp_path / name).size) > 500
+        assert min(size_of_picture(tmp_path / name)) > 500
 
 
 def test_without_a_flag_it_makes_a_page():

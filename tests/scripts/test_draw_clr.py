@@ -1,7 +1,6 @@
 import pytest
 from draw_clr import main
-from helpers import half_pictures
-from PIL import Image
+from helpers import half_pictures, size_of_picture
 
 from s11_fastai.plots import plot_clr
 
@@ -25,7 +24,7 @@ def test_a_picture_that_fails_half_way_leaves_the_old_one(tmp_path, name, capsys
 
 def test_the_default_is_a_picture_of_fair_size(tmp_path):
     main(["--out", str(tmp_path / "clr.png")])
-    assert Image.open(tmp_path / "clr.png").width >= 1000
+    assert size_of_picture(tmp_path / "clr.png")[0] >= 1000
 
 
 def test_the_zigzag_lies_between_two_labelled_lines_without_arrows():
