@@ -136,8 +136,9 @@ def test_training_reads_every_kind_of_file_as_predicting_does(tmp_path, rng, pix
     files = kinds_of_file(write_folder(tmp_path / "pets", rng), pixels)
     assert len(files) == 12
     for path, trained in zip(files, load_images(tmp_path / "pets").train.images[6:], strict=False):
-        for item in (path, path.read_bytes(), Image.open(path)):
-            np.testing.assert_array_equal(read_picture(item, SHAPE), trained, path.name)
+        with Image.open(path) as image:
+            for item in (path, path.read_bytes(), image):
+                np.testing.assert_array_equal(read_picture(item, SHAPE), trained, path.name)
 
 
 def closed(path) -> Image.Image:
@@ -150,11 +151,12 @@ def test_what_is_no_picture_is_one_plain_error(tmp_path, pixels, monkeypatch):
     whole.write_bytes(png(pixels))
     (tmp_path / "cut.png").write_bytes(png(pixels)[:900])
     (tmp_path / "text.png").write_text("text")
+    cut = Image.open(tmp_path / "cut.png")
     said = {
         "nowhere.png is no picture .*No such file": tmp_path / "nowhere.png",
         "is no picture .*Is a directory": tmp_path,
         "cut.png is no picture .*truncated": tmp_path / "cut.png",
-        "cut.png is no picture": Image.open(tmp_path / "cut.png"),
+        "cut.png is no picture": cut,
         "text.png is no picture .*none of PNG, JPEG": tmp_path / "text.png",
         "whole.png is no picture": closed(whole),
         "of 4 bytes is no picture .*none of PNG, JPEG": b"text",
@@ -178,6 +180,7 @@ def test_what_is_no_picture_is_one_plain_error(tmp_path, pixels, monkeypatch):
         with pytest.raises(S11Error, match=words) as error:
             read_picture(item, SHAPE)
         assert "\n" not in str(error.value)
+    cut.close()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)  # up to twice that, Pillow only warns
     assert read_picture(whole, SHAPE).shape == (32, 32, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
