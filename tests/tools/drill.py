@@ -108,6 +108,7 @@ def at_random(top: Path, most: int, rng: random.Random) -> int:
         done.update(killed)
         if lost(top, f"after {killed}"):
             return 1
+        print(f"{done.total()} of {most}", file=sys.stderr, flush=True)
     for moment, n in sorted(Counter(m for m, _ in done.elements()).items()):
         print(f"{moment:>12} {n:4}")
     by_signal = ", ".join(
