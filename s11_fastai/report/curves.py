@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import stdev
 from typing import Any, NamedTuple
 
-from s11_fastai.lr_bounds import PEAK_ABOVE_END, PEAK_ABOVE_HALF, half_of_the_fall
+from s11_fastai.lr_bounds import half_of_the_fall
 from s11_fastai.plots.curves import (
     ACCURACY,
     LOSS,
@@ -234,8 +234,9 @@ def range_test(records: Records) -> Curve | None:
             Mark("x", bounds.lr_min, f"LRMIN {bounds.lr_min:.3g}", "bound"),
             Mark("x", bounds.lr_max, f"LRMAX {bounds.lr_max:.3g}", "bound"),
         ),
-        note=f"The loss has made half of its fall at lr {half.lr:.3g}. LRMAX is {PEAK_ABOVE_HALF} "
-        f"times that, and LRMIN is LRMAX / {PEAK_ABOVE_END}, unless they were given. "
+        # In numbers of this run: its bounds may be given, or found by an older version's rule.
+        note=f"The loss has made half of its fall at lr {half.lr:.3g}. LRMAX is "
+        f"{bounds.lr_max / half.lr:.3g} times that, and LRMIN is LRMAX / {bounds.ratio:.3g}. "
         f"The test ended at lr {bounds.lrs[-1]:.3g} with a loss of {bounds.losses[-1]:.3g}.",
     )
 

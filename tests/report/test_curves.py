@@ -135,9 +135,17 @@ def test_the_range_test_shows_from_what_its_rule_finds_the_bounds(records):
     level, low, high = curve.marks
     assert (level.axis, level.at, level.kind) == ("y", 2, "rule")
     assert (low.at, high.at) == (bounds.lr_min, bounds.lr_max)
-    assert f"half of its fall at lr {bounds.lr_max / 8:.3g}" in curve.note
+    assert f"half of its fall at lr {bounds.lr_max / 8:.3g}. LRMAX is 8 times that" in curve.note
+    assert "LRMIN is LRMAX / 100." in curve.note
     assert curve.x_range[1] == range_test_end(bounds.lrs, bounds.losses, bounds.lr_max)
     assert f"ended at lr {bounds.lrs[-1]:.3g} with a loss of 50" in curve.note
+
+
+def test_bounds_of_another_rule_are_not_taken_for_this_ones(records):
+    found = valley()
+    other = replace(found, lr_min=found.lr_max / 80, lr_max=found.lr_max / 2)
+    note = curves.range_test(replace(records, bounds=other)).note
+    assert "LRMAX is 4 times that, and LRMIN is LRMAX / 40." in note
 
 
 def test_there_is_no_curve_of_what_has_not_happened(records):
