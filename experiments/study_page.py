@@ -78,11 +78,13 @@ def heading(table: Path) -> str:
 def section(path: Path, words: str, variants: Sequence[Variant], picture: Path | None) -> str:
     """A table, with what all its runs share in a line above it."""
     first, *others = variants
-    row = next(iter(first.rows.values()))
+    rows = [row for variant in variants for row in variant.rows.values()]
+    row, precisions = rows[0], sorted({row["precision"] for row in rows})
     lines = [
         f"## {path.stem.replace('-', ' ').capitalize()}\n",
         f"{words}\n" if words else "",
-        f"{row['data']}, {row['evaluated_on']} images, {row['epochs']} epochs, {row['precision']}; "
+        f"{row['data']}, {row['evaluated_on']} images, {row['epochs']} epochs, "
+        f"{' or '.join(precisions)}; "
         f"`{' '.join(f'{k} {v}' for k, v in shared_flags(variants).items())}`. "
         f"Rows: [`{path.name}`]({path.name}).\n",
         "| variant | its own settings | seeds | accuracy, % | against the first, points |",

@@ -63,6 +63,11 @@ def test_the_page_compares_over_the_seeds_that_both_have(page):
     assert "with fewer than three seeds: a; c; found." in text
 
 
+def test_the_page_names_every_precision_of_a_table(page):
+    text = page(ROWS + "d,0,--lr-max 0.8 --width 4,digits,held-out,bf16,3,0.8,0.5\n")
+    assert "digits, held-out images, 3 epochs, bf16 or fp32; `--width 4`." in text
+
+
 def test_a_grid_of_peaks_is_drawn_with_those_that_were_found(page, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(study_page, "plot_peaks", lambda *args: drawn.append(args) or Figure())
