@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from s11_fastai.errors import S11Error
 
 A_DAY = 86_400.0
 _UNFINISHED = ".part"
+# As `tempfile` names them: other programs have hidden .part files of their own.
+_HALF = re.compile(r"\..+\.[a-z0-9_]{8}" + re.escape(_UNFINISHED), re.DOTALL)
 
 
 @contextmanager
@@ -121,13 +124,13 @@ def sweep(folder: Path, older_than: float = A_DAY) -> None:
     """
     for half in folder.rglob(f".*{_UNFINISHED}"):
         with suppress(OSError):
-            if time.time() - half.stat().st_mtime >= older_than:
+            if is_unfinished(half) and time.time() - half.stat().st_mtime >= older_than:
                 half.unlink()
 
 
 def is_unfinished(path: Path) -> bool:
     """Whether the file is a half that `sweep` would take away."""
-    return path.name.startswith(".") and path.suffix == _UNFINISHED
+    return _HALF.fullmatch(path.name) is not None
 
 
 def _sync_folder(path: Path) -> None:
@@ -220,7 +223,9 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The tensors of a file, mapped. Raises OSError, and what safetensors raises."""
+    """The tensors of a file, mapped. Raises OSError, Damaged, and what safetensors raises."""
+    if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
+        raise Damaged(f"{path.name} is no plain file")
     with ExitStack() as stack:
         name = str(path)
         try:
@@ -266,16 +271,21 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
 
 def unpack(tensors: Mapping[str, Tensor], values: Any) -> Any:
     """What `pack` was given. Raises LookupError, TypeError or ValueError for anything else."""
+    return _unpack(dict(tensors), values)
+
+
+def _unpack(tensors: dict[str, Tensor], values: Any) -> Any:
+    """The same; each tensor is taken once, so that it is no larger than its file."""
     if isinstance(values, list):
-        return [unpack(tensors, each) for each in values]
+        return [_unpack(tensors, each) for each in values]
     if not isinstance(values, dict):
         return values
     ((kind, inner),) = values.items()
     if kind == "tensor":
-        return tensors[inner].clone()  # so that nothing hangs on the file any more
+        return tensors.pop(inner).clone()  # so that nothing hangs on the file any more
     if kind == "float":
         return float(inner)
-    return {key: unpack(tensors, each) for key, each in inner}
+    return {key: _unpack(tensors, each) for key, each in inner}
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import pytest
@@ -7,7 +8,18 @@ from safetensors.torch import load_file, save_file
 
 from s11_fastai.errors import S11Error
 from s11_fastai.runs.checkpoints import FORMAT, Checkpoints
-from s11_fastai.storage import Damaged, pack, read_tensors, sweep, unpack, write_tensors
+from s11_fastai.storage import (
+    Damaged,
+    about_in,
+    is_unfinished,
+    pack,
+    read_tensors,
+    shapes_in,
+    sweep,
+    unpack,
+    whole_file,
+    write_tensors,
+)
 
 TENSORS = {
     "scalar": torch.tensor(1.5, dtype=torch.float64),
@@ -77,6 +89,32 @@ def test_what_is_packed_is_unpacked():
         pack({"a": object()})
 
 
+def test_a_half_that_a_killed_process_left_is_one_that_is_swept(tmp_path):
+    with whole_file(tmp_path / "x.json"):
+        (half,) = tmp_path.iterdir()
+    half.touch()
+    assert is_unfinished(half)
+    sweep(tmp_path, older_than=0)
+    assert not half.exists()
+
+
+def test_a_tensor_that_is_asked_for_twice_is_refused():
+    """A small file could ask for one a million times."""
+    tensors, values = pack({"a": torch.zeros(3)})
+    with pytest.raises(LookupError):
+        unpack(tensors, {"dict": [["a", {"tensor": "a"}], ["b", {"tensor": "a"}]]})
+    assert unpack(tensors, values)["a"].equal(torch.zeros(3))
+    assert unpack(tensors, values)["a"].equal(torch.zeros(3))
+
+
+@pytest.mark.parametrize("read", [read_tensors, about_in, shapes_in])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_is_damaged_and_not_waited_for(tmp_path, read, make):
+    make(tmp_path / "a")
+    with pytest.raises(Damaged, match="a is no plain file"):
+        read(tmp_path / "a")
+
+
 def checkpoints(tmp_path, n=3):
     folder = Checkpoints(tmp_path / "checkpoint")
     for i in range(n):
@@ -125,8 +163,9 @@ def test_no_whole_checkpoint_and_another_format_are_refused(tmp_path):
 
 def test_sweep_takes_halves_of_the_given_age_and_nothing_else(tmp_path):
     (tmp_path / "a").mkdir()
-    halves = [tmp_path / ".x.json.abc.part", tmp_path / "a/.y.abc.part"]
+    halves = [tmp_path / ".x.json.abc_0123.part", tmp_path / "a/.y.abcdefgh.part"]
     others = [tmp_path / "z.part", tmp_path / ".hidden", tmp_path / "x.json"]
+    others += [tmp_path / ".film.part", tmp_path / ".film.2026.part"]  # of other programs
     for file in halves + others:
         file.touch()
     sweep(tmp_path)

@@ -14,6 +14,7 @@ from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import check_holds_run, holds_run, read_results
+from s11_fastai.runs.settings import read_config
 from s11_fastai.runs.whole import read_all
 from s11_fastai.storage import Folder, is_unfinished, sweep
 
@@ -80,11 +81,12 @@ def claim(
         yield RunFolder(path, _last_word(path, results, flaw))
         return
     _check_place(path.parent if or_next else path)
+    if not or_next and path.exists():  # before anything is written there: it may be a stranger's
+        _check_ours(path, resume)
     path, made = _make_new(path) if or_next else (path, ())
     with locked(path, made) as folder:
         folder.flaw = flaw
-        if not (resume and folder.begun):
-            _check_free(folder.path)
+        _check_ours(folder.path, resume)  # by now another run may have begun
         try:
             yield folder
         except (OSError, Stopped, DivergedError) as error:
@@ -136,6 +138,7 @@ def _last_word(path: Path, results: dict, flaw: str) -> str:
 def opened(path: Path) -> Iterator[RunFolder]:
     """The folder of a run that is there, held to write into. Raises S11Error where none is."""
     check_holds_run(path)
+    read_config(path)  # other programs have files of this name, too
     with locked(path) as folder:
         yield folder
 
@@ -174,6 +177,8 @@ def locked(path: Path, made: Sequence[Path] = ()) -> Iterator[RunFolder]:
 def _acquire(lock: FileLock, path: Path) -> None:
     """Hold the lock; raises S11Error where another process does, or none can."""
     try:
+        if (path / _LOCK).is_symlink():  # some versions of filelock would empty what it leads to
+            (path / _LOCK).unlink()
         lock.acquire(timeout=0)
     except Timeout:
         raise S11Error(
@@ -203,6 +208,14 @@ def _check_place(path: Path) -> None:
         raise S11Error(f"{path} is a file: choose the name of a new folder")
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise S11Error(f"{path} cannot be made in {existing}: choose another place")
+
+
+def _check_ours(path: Path, resume: bool) -> None:
+    """Raise S11Error where the folder neither is free nor holds a run that is to go on."""
+    if resume and holds_run(path):
+        read_config(path)
+    else:
+        _check_free(path)
 
 
 def _check_free(path: Path) -> None:

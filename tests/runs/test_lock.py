@@ -12,8 +12,9 @@ import run
 from helpers import BOUNDS, SMALL, ended
 from processes import in_processes
 
+from s11_fastai.errors import S11Error
 from s11_fastai.runs import lock
-from s11_fastai.runs.lock import claim
+from s11_fastai.runs.lock import claim, locked, opened
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the processes are forked")
@@ -71,3 +72,30 @@ def test_a_file_system_without_locks_is_one_line(argv, tmp_path, monkeypatch, ca
     assert f"the file system of {argv[3]} has no locks, which keep two runs out of" in said
     assert said.endswith("choose a folder on another disk, or mount this one with locks")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("config", [None, '{"model_type": "bert"}', "no JSON"])
+@pytest.mark.parametrize(
+    "take", [claim, lambda path: claim(path, resume=True), opened], ids=["new", "resume", "opened"]
+)
+def test_a_folder_of_somebodys_own_is_refused_before_it_is_touched(tmp_path, take, config):
+    """Of these names some are our own, and other programs have them, too."""
+    for name in ("notes", ".pid", ".lock", ".film.part", "deep/.pid.abcdefgh.part"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(S11Error), take(tmp_path):
+        pass
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_lock_that_is_a_link_is_replaced(tmp_path):
+    """Some versions of filelock empty the file that it leads to."""
+    (tmp_path / "r").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "r/.lock").symlink_to(tmp_path / "precious")
+    with locked(tmp_path / "r"):
+        assert not (tmp_path / "r/.lock").is_symlink()
+    assert (tmp_path / "precious").read_text() == "mine"
