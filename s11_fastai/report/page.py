@@ -30,6 +30,9 @@ from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import Folder
 from s11_fastai.streams import one_line, printable
 
+# Ours have fewer, with hundreds of classes too; a small file can have hundreds of millions.
+_MOST_PIXELS = 40_000_000
+
 
 def write_page(folder: Folder, records: Records, state: State = "finished") -> Path:
     """Write `report.html` into the folder of a run, with its figures, and nothing else, inside it.
@@ -128,7 +131,11 @@ def _packed(picture: Path, *_: int) -> str | None:
     """
     packed = io.BytesIO()
     try:
+        if not picture.is_file():  # to open a pipe is to wait for ever
+            return None
         with Image.open(picture, formats=("PNG",)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                return None
             image.convert("RGB").save(packed, "WEBP", quality=82)
     except Exception:  # a damaged file can mean nearly anything
         return None

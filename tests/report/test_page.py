@@ -1,5 +1,6 @@
 import html
 import json
+import os
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import run
 from fastai.test_utils import synth_learner
 from helpers import BOUNDS, SMALL, luminance, read, stopped
+from PIL import Image
 
 from s11_fastai.cli import command_of, command_to_resume, run_flags
 from s11_fastai.report import reference_log as reference
@@ -228,6 +230,16 @@ def test_links_lead_to_files_beside_the_page(finished):
     assert all((finished[0] / file).exists() for file in files)
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {link[1:] for link in links if link.startswith("#")} <= ids
+
+
+def test_a_pipe_and_a_picture_that_is_huge_are_neither_waited_for_nor_decoded(finished, tmp_path):
+    """Both can come with a stranger's run: the picture's file has 50 KB."""
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    (out / "figures/gradcam.png").unlink()
+    os.mkfifo(out / "figures/gradcam.png")
+    Image.new("1", (8_000, 8_000)).save(out / "figures/confusion.png")
+    text = write_page(Folder(out), read_records(out)).read_text()
+    assert "gradcam.png (it is missing or damaged); confusion.png (it is missing" in text
 
 
 def test_a_missing_or_damaged_picture_is_left_out_and_named(finished, tmp_path):
