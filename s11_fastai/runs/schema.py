@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from s11_fastai.errors import S11Error
 
 MAX_RECORD, MAX_TABLE = 1 << 20, 128 << 20  # bytes
-MAX_EPOCHS, MAX_IMAGES = 100_000, 10**9
+MAX_EPOCHS, MAX_IMAGES, MAX_SIDE = 100_000, 10**9, 1_024
 _LARGEST_FLOAT32 = 3.5e38
 # What brings back a file of a run that is missing or damaged.
 WAY_BACK = (
@@ -143,7 +143,7 @@ WEIGHTS = {
     "width": WIDTH,
     "logit_scale": LOGIT_SCALE,
     "classes": many(text(100), 1, 1_000),
-    "side": whole(32, 4_096),
+    "side": whole(32, MAX_SIDE),
     "mean": CHANNELS,
     "std": CHANNELS,
 }

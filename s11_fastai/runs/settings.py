@@ -14,6 +14,7 @@ from s11_fastai.runs.schema import (
     LOGIT_SCALE,
     MAX_EPOCHS,
     MAX_IMAGES,
+    MAX_SIDE,
     SEED,
     WIDTH,
     Check,
@@ -37,8 +38,8 @@ _LR = number(1e-20, 1e5)
 _BELOW_1 = Check("a number from 0 and below 1", lambda value: is_number(value) and 0 <= value < 1)
 # The network halves it three times.
 _SIDE = Check(
-    "a multiple of 8 from 32 to 1,024",
-    lambda value: type(value) is int and 32 <= value <= 1_024 and not value % 8,
+    f"a multiple of 8 from 32 to {MAX_SIDE:,}",
+    lambda value: type(value) is int and 32 <= value <= MAX_SIDE and not value % 8,
 )
 
 _PEAK = 5 / 24  # the assignment's

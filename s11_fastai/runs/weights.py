@@ -20,7 +20,7 @@ from s11_fastai.runs.schema import CLAIM, WEIGHTS, check_fields
 from s11_fastai.sources import Split
 from s11_fastai.storage import Damaged, read_tensors, write_tensors
 
-_BATCH = 512
+_PIXELS = 512 * 32 * 32  # of a batch, so that large images take no more memory than small ones
 _COUNT = "num_batches_tracked"  # the one of BatchNorm's buffers that counts
 
 
@@ -55,7 +55,8 @@ class Classifier:
     def evaluate(self, split: Split) -> Predictions:
         """What it says of images and labels, in float32.
 
-        Raises S11Error for images of another shape than its own, and for none.
+        Raises S11Error for images of another shape than its own, for none, and where it gives NaN
+        for one.
         """
         n, *shape = split.images.shape
         if shape != [self.side, self.side, 3]:
@@ -63,13 +64,17 @@ class Classifier:
             raise S11Error(f"the network takes images of {self.side}x{self.side}, not {size}")
         if not n:
             raise S11Error("there is no image to look at: give some")
-        return predict(self.model, self._batches(split))
+        found = predict(self.model, self._batches(split))
+        if not np.isfinite(found.log_probabilities).all():
+            raise S11Error("the network gives no finite numbers: its weights are of no use")
+        return found
 
     def _batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         normalize = NormalizeBytes(self.mean, self.std)
         device = next(self.model.parameters()).device
-        for start in range(0, len(split.labels), _BATCH):
-            part = slice(start, start + _BATCH)
+        n = max(_PIXELS // self.side**2, 1)
+        for start in range(0, len(split.labels), n):
+            part = slice(start, start + n)
             images = normalize(to_batch(split.images[part].copy()))
             yield images.to(device), torch.from_numpy(split.labels[part])
 

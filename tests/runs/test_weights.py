@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from s11_fastai.errors import S11Error
 from s11_fastai.interpret import predict
+from s11_fastai.model import S11ResNet
 from s11_fastai.runs.load import load_run
 from s11_fastai.runs.weights import Classifier, read_weights, round_to_float16, write_weights
 from s11_fastai.sources import Split
@@ -68,6 +71,7 @@ def test_published_weights_are_half_the_size_and_evaluate_as_they_did(trained, t
         {"mean": "grey"},
         {"mean": [0.5]},
         {"side": 3},
+        {"side": 2048},
         {"logit_scale": None},
         {"network": "another"},
         {"classes": ["cat", "\x1b[2J"]},
@@ -96,6 +100,33 @@ def test_weights_that_are_no_numbers_of_the_network_are_refused(trained, tmp_pat
     write_tensors(tmp_path / "model.safetensors", tensors, about)
     with pytest.raises(S11Error, match=r"other shapes|prep.0.weight is not of finite numbers"):
         read_weights(tmp_path / "model.safetensors", CPU)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "about"),
+    [(lambda v: v * 1e30, {}), (lambda v: v, {"std": [0, 0, 0]})],
+    ids=["huge", "no deviation"],
+)
+def test_a_network_that_gives_no_numbers_names_nothing(trained, tmp_path, spoil, about):
+    tensors, own = read_tensors(trained[0] / "model.safetensors")
+    huge = {k: spoil(v) if v.is_floating_point() else v for k, v in tensors.items()}
+    write_tensors(tmp_path / "model.safetensors", huge, {**own, **about})
+    classifier = read_weights(tmp_path / "model.safetensors", CPU)
+    with pytest.raises(S11Error, match="gives no finite numbers"):
+        classifier.log_probabilities(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_large_images_come_a_few_at_a_time(trained, monkeypatch):
+    sizes, forward = [], S11ResNet.forward
+
+    def noted(self, x):
+        sizes.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(S11ResNet, "forward", noted)
+    large = replace(Classifier.of(trained[1]), side=256)
+    large.log_probabilities(np.zeros((9, 256, 256, 3), np.uint8))
+    assert sizes == [8, 1]
 
 
 def test_weights_of_before_and_no_weights_are_one_plain_error(trained, tmp_path):
