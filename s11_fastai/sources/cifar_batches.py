@@ -10,7 +10,7 @@ from unicodedata import normalize
 import numpy as np
 
 from s11_fastai.errors import S11Error
-from s11_fastai.sources.imageset import SIDE, Split
+from s11_fastai.sources.imageset import MAX_CLASSES, MAX_NAME, SIDE, Split
 from s11_fastai.sources.plain_pickle import (
     MAX_BYTES,
     MAX_INSTRUCTIONS,
@@ -100,6 +100,9 @@ def read_batches(
     return names, train, test, read.published
 
 
+# Of all names. A short pickle can hold one long text a hundred thousand times.
+_MOST_LETTERS = 8 * MAX_CLASSES * MAX_NAME
+
 Value = TypeVar("Value")
 
 
@@ -138,6 +141,8 @@ def _class_names(meta: object, key: str) -> tuple[str, ...]:
     names = _entry(meta, key)
     if type(names) not in (list, tuple) or not all(type(n) in (str, bytes) for n in names):
         raise ValueError(f"{key} is no list of text")
+    if sum(map(len, names)) > _MOST_LETTERS:
+        raise ValueError(f"{key} has more than {_MOST_LETTERS:,} letters")
     return tuple(normalize("NFC", n if isinstance(n, str) else n.decode()) for n in names)
 
 

@@ -9,7 +9,7 @@ from s11_fastai.errors import S11Error
 from s11_fastai.sources.tree import Tree
 from s11_fastai.streams import printable
 
-_MAX_BYTES = 64 << 20
+_MAX_BYTES, _MAX_LINES = 64 << 20, 2_000_000
 
 
 def by_label(tree: Tree, part: str, labels: str, where: Path) -> dict[str, list[str]]:
@@ -43,7 +43,11 @@ def _read(tree: Tree, labels: str, where: Path) -> dict[str, str]:
         rows = csv.reader(text)
         if [word.strip().lower() for word in next(rows, [])] != ["id", "label"]:
             raise ValueError("its first line is not id,label")
-        for row in filter(None, rows):
+        for row in rows:
+            if rows.line_num > _MAX_LINES:
+                raise ValueError(f"it has more than {_MAX_LINES:,} lines")
+            if not row:
+                continue
             if len(row) != 2:
                 raise ValueError(f"line {rows.line_num} has not two fields")
             if given.setdefault(row[0], label := normalize("NFC", row[1])) != label:

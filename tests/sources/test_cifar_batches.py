@@ -130,6 +130,8 @@ def test_a_batch_of_other_contents_is_refused_by_name(tmp_path, rng, value, says
         ([b"ant", b"bee", b""], "no printable text"),
         ([b"ant", b"bee", b"c" * 101], "no printable text of 1 to 100 letters"),
         ([b"%d" % i for i in range(1001)], "has 1,001 classes"),
+        # One object many times: a pickle holds it once, but each was decoded.
+        ([b"c" * 500_000] * 2_000, "label_names has more than 800,000 letters"),
         ([], "a label is not from 0"),
         ([1, 2, 3], "no list of text"),
         ([b"ant", [b"bee"]], "no list of text"),

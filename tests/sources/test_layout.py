@@ -185,6 +185,7 @@ def test_a_list_of_other_images(kaggle):
         (b"id,label\n01,cat,dog\n", "line 2 has not two fields"),
         (b"id,label\n01,cat\n01,dog\n", "line 3 has another label for '01'"),
         (b"id,label\n01,\xff\n", "can't decode"),
+        (b"id,label\n" + b"\n" * 2_000_000, "more than 2,000,000 lines"),
     ],
 )
 def test_a_list_that_is_none(kaggle, text, says):
