@@ -24,11 +24,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import DivergedError, S11Error, Stopped
+from s11_fastai.runs.schema import FRACTION, LR, shown
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import say
 
@@ -38,6 +41,8 @@ COLUMNS = (
     *("lr_min", "lr_max", "final_accuracy", "best_accuracy", "train_accuracy"),
     *("valid_loss", "git_revision"),
 )
+# What the page is made of.
+NEEDED = {*COLUMNS[:7], "lr_max", "final_accuracy"}
 
 
 class Job(NamedTuple):
@@ -61,13 +66,21 @@ def main(argv: list[str] | None = None) -> None:
         signals.be_patient()
         try:
             run_all(jobs, rows, args, signals)
-        finally:
-            if rows.exists():
-                from study_page import write_page
-
-                say(f"the page is {write_page(args.results, args.table.parent)}")
+        except BaseException:  # which is what is to be said, whatever becomes of the page
+            with suppress(S11Error, OSError):
+                make_page(rows, args)
+            raise
+        make_page(rows, args)
         if signals.asked:
             raise Stopped(signals.asked, "the same command goes on")
+
+
+def make_page(rows: Path, args: argparse.Namespace) -> None:
+    """The page of all tables, once this one has a row."""
+    if rows.exists():
+        from study_page import write_page
+
+        say(f"the page is {write_page(args.results, args.table.parent)}")
 
 
 def read_table(path: Path) -> list[Job]:
@@ -78,8 +91,11 @@ def read_table(path: Path) -> list[Job]:
         jobs = [
             Job(name, int(seed), flags_of(table[name]))
             for name in table.sections()
-            for seed in table[name].get("seeds", "0").split()
+            for seed in dict.fromkeys(table[name].get("seeds", "0").split())
         ]
+        for word in (word for job in jobs for word in (job.variant, *job.flags)):
+            if not word.isprintable():
+                raise ValueError(f"{shown(word)} is no printable text")
     except (configparser.Error, ValueError) as error:
         why = " ".join(str(error).split())
         raise S11Error(f"{path} is no table of settings ({why}): see --help") from error
@@ -173,15 +189,34 @@ def row_of(job: Job, out: Path) -> dict[str, object]:
     return {name: values[name] for name in COLUMNS}
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """The rows of a study so far."""
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a study so far; raises S11Error where they are not such as `row_of` gives."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            check_row(row)
+    except (ValueError, csv.Error) as error:
+        raise S11Error(f"{path} is damaged ({error}): mend it, or bring back a copy") from error
+    return rows
 
 
-def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
+def check_row(row: dict[str, str]) -> None:
+    """Raise ValueError, naming the column, for a row that no page can show."""
+    if None in row or None in row.values():
+        raise ValueError("a row has another number of values than the header")
+    if not NEEDED <= row.keys() <= set(COLUMNS):
+        raise ValueError(f"its columns are {shown(list(row))}")
+    if len(shlex.split(row["flags"])) % 2:
+        raise ValueError(f"'flags' must be flags with their values, not {shown(row['flags'])}")
+    for name, check in (("final_accuracy", FRACTION), ("lr_max", LR)):
+        if row[name] and not check.holds(float(row[name])):
+            raise ValueError(f"{name!r} must be {check.words}, not {shown(row[name])}")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """All rows, whole or not at all."""
     from s11_fastai.storage import write_atomically
 

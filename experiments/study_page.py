@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from study import read_rows
+
+from s11_fastai.errors import S11Error
 from s11_fastai.plots import plot_peaks
 from s11_fastai.storage import whole_file, write_atomically
+from s11_fastai.streams import say
 
 ENOUGH_SEEDS = 3
 _LR_FLAGS = {"--lr-max", "--lr-min"}
@@ -45,10 +48,20 @@ class Variant(NamedTuple):
 
 
 def write_page(results: Path, tables: Path) -> Path:
-    """Write `README.md` beside the rows, and a picture of each grid of peaks; returns the page."""
+    """Write `README.md` beside the rows, and a picture of each grid of peaks; returns the page.
+
+    Rows that cannot be read are left out, which it says.
+    """
     parts = [HEAD]
     for path in sorted(results.glob("*.csv")):
-        variants = read_variants(path)
+        try:
+            variants = read_variants(path)
+        except (S11Error, OSError) as error:
+            say(f"left out of the page: {error}")
+            parts.append(f"## {title(path)}\n\nLeft out, as `{path.name}` cannot be read.\n")
+            continue
+        if not variants:
+            continue
         picture = draw_grid(variants, path.with_suffix(".png"))
         parts.append(section(path, heading(tables / f"{path.stem}.ini"), variants, picture))
     page = results / "README.md"
@@ -59,13 +72,17 @@ def write_page(results: Path, tables: Path) -> Path:
 def read_variants(path: Path) -> list[Variant]:
     """The variants of a file of rows, in the order of their first rows."""
     variants: dict[str, Variant] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            words = shlex.split(row["flags"])
-            flags = dict(zip(words[::2], words[1::2], strict=True))
-            own = variants.setdefault(row["flags"], Variant(row["variant"], flags, {}))
-            own.rows[row["seed"]] = row
+    for row in read_rows(path):
+        words = shlex.split(row["flags"])
+        flags = dict(zip(words[::2], words[1::2], strict=True))
+        own = variants.setdefault(row["flags"], Variant(row["variant"], flags, {}))
+        own.rows[row["seed"]] = row
     return list(variants.values())
+
+
+def title(path: Path) -> str:
+    """What the page calls a file of rows."""
+    return path.stem.replace("-", " ").capitalize()
 
 
 def heading(table: Path) -> str:
@@ -81,7 +98,7 @@ def section(path: Path, words: str, variants: Sequence[Variant], picture: Path |
     rows = [row for variant in variants for row in variant.rows.values()]
     row, precisions = rows[0], sorted({row["precision"] for row in rows})
     lines = [
-        f"## {path.stem.replace('-', ' ').capitalize()}\n",
+        f"## {title(path)}\n",
         f"{words}\n" if words else "",
         f"{row['data']}, {row['evaluated_on']} images, {row['epochs']} epochs, "
         f"{' or '.join(precisions)}; "
@@ -131,7 +148,7 @@ def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
     A variant without `--lr-max` has found its own bounds; its peaks are marked.
     """
     fixed = [{k: v for k, v in each.flags.items() if k not in _LR_FLAGS} for each in variants]
-    given = [each for each in variants if "--lr-max" in each.flags and each.accuracies]
+    given = [v for v in variants if "--lr-max" in v.flags and v.accuracies and v.peaks]
     if any(flags != fixed[0] for flags in fixed) or len({each.peaks[0] for each in given}) < 3:
         return None
     found = [peak for each in variants if "--lr-max" not in each.flags for peak in each.peaks]

@@ -68,6 +68,42 @@ def test_the_page_names_every_precision_of_a_table(page):
     assert "digits, held-out images, 3 epochs, bf16 or fp32; `--width 4`." in text
 
 
+DAMAGED = {
+    "has no header": ROWS,
+    "has no column": "variant,seed\na,0\n",
+    "has another column": COLUMNS.replace("variant", "warp,variant") + ROWS.replace("\n", ",1\n"),
+    "has a short row": COLUMNS + "a,0\n",
+    "has a long row": COLUMNS + ROWS.replace("0.5\n", "0.5,1\n"),
+    "has text for a number": COLUMNS + ROWS.replace("0.5\n", "high\n"),
+    "has a huge number": COLUMNS + ROWS.replace("0.5\n", "1e308\n"),
+    "has no finite number": COLUMNS + ROWS.replace("0.5\n", "nan\n"),
+    "has half a flag": COLUMNS + ROWS.replace("--width 4", "--width"),
+    "has an open quote": COLUMNS + ROWS.replace("--width", "'--width"),
+    "has a huge field": COLUMNS + ROWS.replace("digits", "x" * 200_000),
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_rows_that_are_damaged_are_one_line_and_left_out_of_the_page(page, tmp_path, capsys, text):
+    damaged = tmp_path / "bad-rows.csv"
+    damaged.write_text(text)
+    with pytest.raises(S11Error, match=r"bad-rows.csv is damaged \(.*mend it") as error:
+        study.read_rows(damaged)
+    assert "\n" not in str(error.value)
+    said = page(ROWS)
+    assert "## Bad rows\n\nLeft out, as `bad-rows.csv` cannot be read." in said
+    assert "| c | `--lr-max 0.4` | 1 | 40.00 | -30.00 |" in said
+    assert "bad-rows.csv is damaged" in capsys.readouterr().out
+    assert damaged.read_text() == text
+
+
+def test_tables_without_a_row_or_a_peak_are_no_fault(page, tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text(COLUMNS)
+    assert "## Empty" not in page(ROWS)
+    assert "t.png" not in page("".join(f"a,0,--lr-max 0.{i},d,test,fp32,3,,0.5\n" for i in "123"))
+
+
 def test_a_grid_of_peaks_is_drawn_with_those_that_were_found(page, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(study_page, "plot_peaks", lambda *args: drawn.append(args) or Figure())
@@ -107,7 +143,8 @@ def test_all_variants_get_their_first_seed_first(table):
 
 
 def test_what_is_no_table_is_one_line(tmp_path):
-    for text in ("", "[DEFAULT]\nepochs = 3\n", "epochs = 3\n", "[a]\nseeds = many\n"):
+    odd = ("[a]\nlr-max = 0\0\n", "[\x1b[2J]\n", "[a]\nlr-max = 0.1\n  0.2\n")
+    for text in ("", "[DEFAULT]\nepochs = 3\n", "epochs = 3\n", "[a]\nseeds = many\n", *odd):
         (tmp_path / "t.ini").write_text(text)
         with pytest.raises(S11Error, match=r"t\.ini") as error:
             study.read_table(tmp_path / "t.ini")
@@ -169,6 +206,25 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(table, tmp_path, monkeyp
     said = capsys.readouterr()
     assert "3 runs failed: look at" in said.err
     assert said.out.count("ended with exit code 2") == 3
+
+
+def test_what_ends_a_study_is_said_whatever_becomes_of_its_page(
+    table, tmp_path, made_up_runs, monkeypatch, capsys
+):
+    def no_page(*_):
+        raise OSError(28, "No space left on device")
+
+    def lost(job, out):
+        raise S11Error("what ended it")
+
+    argv = [str(table), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    monkeypatch.setattr(study_page, "write_page", no_page)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/peaks.csv").write_text(COLUMNS + ROWS)
+    monkeypatch.setattr(study, "row_of", lost)
+    with pytest.raises(SystemExit):
+        study.main(argv)
+    assert "what ended it" in capsys.readouterr().err
 
 
 def test_a_run_that_diverges_is_a_row_without_accuracies(table, finished, tmp_path, monkeypatch):
