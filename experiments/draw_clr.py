@@ -6,6 +6,8 @@ from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
 from s11_fastai.streams import say
 
+MOST_ITERATIONS = 5_000_000  # a point each: of more, a picture takes seconds and a gigabyte
+
 
 def main(argv: list[str] | None = None) -> None:
     """Draw the curve that the flags describe."""
@@ -36,6 +38,10 @@ def draw(lr_min: float, lr_max: float, step_size: int, cycles: int, out: Path) -
         raise S11Error(f"--lr-min {lr_min:g} must be 0 or more and below --lr-max {lr_max:g}")
     if step_size < 1 or cycles < 1:
         raise S11Error("--step-size and --cycles must be 1 or more")
+    if 2 * step_size * cycles > MOST_ITERATIONS:
+        raise S11Error(
+            f"--step-size and --cycles make more than {MOST_ITERATIONS:,} iterations: give fewer"
+        )
     if out.suffix.lower() not in (".png", ".svg"):
         raise S11Error(f"--out {out} must end in .png or .svg")
     from s11_fastai.plots import plot_clr

@@ -45,6 +45,8 @@ def test_the_zigzag_lies_between_two_labelled_lines_without_arrows():
         ["--lr-max", "nan"],
         ["--step-size", "0"],
         ["--cycles", "0"],
+        ["--cycles", "30000"],
+        ["--step-size", "9" * 30],
         ["--out", "clr.gif"],
         ["--cycles", "many"],
     ],
