@@ -130,7 +130,10 @@ def fastai_folder(folder: str) -> Path:
     from fastai.data.external import fastai_cfg
 
     try:
-        return fastai_cfg().path(folder, default=folder)
+        found = fastai_cfg().path(folder, default=folder)
+        if "\0" in str(found):
+            raise S11Error(f"fastai's config.ini names no folder as {folder}: mend or delete it")
+        return found
     except (configparser.Error, UnicodeDecodeError) as error:
         why = " ".join(str(error).split())
         raise S11Error(f"fastai's config.ini is damaged ({why}): mend or delete it") from error

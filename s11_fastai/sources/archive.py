@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import shutil
 import stat
 import struct
 import tarfile
@@ -14,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from s11_fastai.errors import S11Error
 from s11_fastai.sources.tree import DEEPEST, Tree, is_foreign
@@ -28,7 +29,7 @@ MAX_ZIP_LIST = 16 << 20
 _MAX_NAME, _MAX_HEADER = 1_000, 8 << 10
 _HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 _HEADERS |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
-_BLOCK = 512
+_BLOCK, _CHUNK = 512, 1 << 20
 _END_OF_TAR = bytes(_BLOCK)
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
 # What people may bring instead, by its first bytes.
@@ -198,7 +199,7 @@ def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo, bound: _Bound) -> b
     bound.admit(member.size)
     stream = tar.extractfile(member)
     assert stream is not None  # it is a regular file
-    return stream.read()
+    return _whole(stream)
 
 
 class _TarHeader(tarfile.TarInfo):
@@ -255,7 +256,8 @@ def _zip_members(path: Path, bound: _Bound) -> Iterator[_Member]:
             else:
                 _check_packing(member, path)
                 bound.take(member.file_size)
-                yield _Member(name, "file", archive.read(member))
+                with archive.open(member) as stream:
+                    yield _Member(name, "file", _whole(stream))
 
 
 def _check_packing(member: zipfile.ZipInfo, archive: Path) -> None:
@@ -283,6 +285,13 @@ class _SmallReads(io.BufferedReader):
 
 
 # Of both.
+
+
+def _whole(stream: IO[bytes]) -> bytes:
+    """All that a member holds. To read it at once takes up to three times its size of memory."""
+    with io.BytesIO() as whole:
+        shutil.copyfileobj(stream, whole, _CHUNK)
+        return whole.getvalue()
 
 
 def _checked_name(given: str, is_file: bool, archive: Path) -> str:

@@ -11,7 +11,7 @@ from typing import IO, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from s11_fastai.errors import S11Error
 from s11_fastai.streams import printable
@@ -91,11 +91,12 @@ def reason(error: Exception) -> str:
 def _from_pillow(image: Image.Image) -> Image.Image:
     image.load()
     with suppress(Exception):  # damaged metadata tells no orientation
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would be copied
+            image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # more than 8 bits, which Pillow would clip at 255
         values = np.asarray(image)
         return _from_values(values, values.shape)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_values(values: np.ndarray, given: tuple[int, ...]) -> Image.Image:

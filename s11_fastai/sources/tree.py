@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Protocol
 from s11_fastai.errors import S11Error
 
 DEEPEST = 32  # folders below each other
+_MOST_WAYS = 100  # to one folder
 # What the folders of training images and of evaluated ones are called, in any letter case.
 TRAIN = ("train", "training")
 TEST = ("test", "testing")
@@ -95,13 +97,20 @@ def folder_tree(
 
     What is hidden or a system's own is left out. Links are followed, but not round in a circle.
     Raises S11Error for a folder that cannot be read, if it is the top, or is called as one of
-    `needed`, lower case, or `needed` is None.
+    `needed`, lower case, or `needed` is None; and for one that links lead to again and again: a few
+    that have two links each to the next make billions of paths.
     """
     files: dict[str, Path | bytes] = {}
     folders: set[str] = set()
+    times: Counter[Path] = Counter()
 
     def enter(folder: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> None:
         place = folder.resolve()
+        times[place] += 1
+        if times[place] > _MOST_WAYS:
+            raise S11Error(
+                f"{top}: links lead to {place} in more than {_MOST_WAYS} ways: take them away"
+            )
         must = not parts or needed is None or parts[-1].lower() in needed
         for entry in [] if place in above else _entries(folder, must):
             name = "/".join(inner := (*parts, entry.name))

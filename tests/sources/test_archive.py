@@ -1,6 +1,7 @@
 import gzip
 import io
 import tarfile
+import tracemalloc
 import zipfile
 from functools import partial
 
@@ -241,3 +242,22 @@ def test_reading_an_archive_writes_nothing(image_folder, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     load_images(packed)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("make", ["tgz", "zip"])
+def test_a_large_member_takes_no_more_memory_than_it_has_bytes(tmp_path, make):
+    size = 32 << 20
+    if make == "zip":
+        path = zip_of(tmp_path / "a.zip", data=bytes(size), packing=zipfile.ZIP_DEFLATED)
+    else:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a/x.png").write_bytes(bytes(size))
+        path = pack(tmp_path / "a", tmp_path / "a.tgz")
+    tracemalloc.start()
+    try:
+        (data,) = archive_tree(path).files.values()
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(data) == size
+    assert most < 1.3 * size

@@ -186,3 +186,9 @@ def test_what_is_no_picture_is_one_plain_error(tmp_path, pixels, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(S11Error, match="exceeds limit of 1000 pixels"):
         read_picture(whole, SHAPE)
+
+
+def test_pixels_are_not_copied_on_their_way(pixels, monkeypatch):
+    """A small file can hold hundreds of millions."""
+    monkeypatch.setattr(Image.Image, "copy", lambda _: pytest.fail("a copy"))
+    np.testing.assert_array_equal(read_picture(png(pixels), SHAPE), pixels)

@@ -282,6 +282,22 @@ def fastai_home(tmp_path, monkeypatch):
     fastai_cfg.cache_clear()
 
 
+def test_a_few_folders_whose_links_make_billions_of_paths_are_refused(image_folder):
+    ladder = image_folder / "ladder"
+    for i in range(30):
+        (ladder / str(i)).mkdir(parents=True)
+    for i in range(29):
+        for name in ("a", "b"):
+            (ladder / str(i) / name).symlink_to(f"../{i + 1}")
+    (image_folder / "train/cat/deep").symlink_to("../../ladder/0")
+    assert "links lead to" in refused_data(image_folder)
+
+
+def test_settings_of_fastai_that_name_no_folder_are_one_line(fastai_home, image_folder):
+    (fastai_home / "config.ini").write_text("[DEFAULT]\ndata = a\0b\n")
+    assert "config.ini names no folder as data: mend" in refused_data(image_folder)
+
+
 @pytest.mark.parametrize("text", ["", "[DEFAULT]\n", "[DEFAULT]\nmodel = m\n"])
 def test_where_fastais_settings_lack_a_folder_it_is_the_usual_one(fastai_home, image_folder, text):
     (fastai_home / "config.ini").write_text(text)
