@@ -65,14 +65,12 @@ def _remove_others(kept: Path, source: Source) -> None:
 
 
 def _is_old(path: Path, source: Source) -> bool:
-    try:
+    try:  # what it says of itself may be damaged in any way
         about = about_in(path)
-    except Damaged:
+        place, side = about["source"]
+        return (place, side) == source or about["format"] != _FORMAT or not Path(place).exists()
+    except (Damaged, LookupError, TypeError, ValueError):
         return True
-    if not isinstance(about, dict) or about.get("format") != _FORMAT:
-        return True
-    place, side = about["source"]
-    return (place, side) == source or not Path(place).exists()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from processes import in_processes
 
 from s11_fastai import load_images
 from s11_fastai.sources import cache, fastai_folder, fingerprint, folder
+from s11_fastai.storage import write_tensors
 
 
 def test_a_copied_folder_is_the_same_data_and_a_changed_pixel_is_not(image_folder, tmp_path):
@@ -166,6 +167,15 @@ def test_a_damaged_cache_is_made_again(tmp_path, images):
         again = cache.cached(tmp_path, "key", lambda: images_with_true_fingerprint(images))
         np.testing.assert_array_equal(again.train.images, kept.train.images)
         assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("source", [None, 5, [], ["/", 32, 1], [5, 32], ["a\0b", 32]], ids=str)
+def test_a_neighbour_that_is_damaged_goes(tmp_path, images, source):
+    """What it says of itself is read without its checksum."""
+    neighbour = tmp_path / "other.safetensors"
+    write_tensors(neighbour, {}, {"format": cache._FORMAT, "source": source})
+    cache.cached(tmp_path, "key", lambda: images)
+    assert not neighbour.exists()
 
 
 def images_with_true_fingerprint(images):
