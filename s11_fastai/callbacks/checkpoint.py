@@ -8,7 +8,8 @@ on from the last epoch's end.
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from s11_fastai.errors import DivergedError, S11Error
 from s11_fastai.streams import printable
 
+# What the state of something else can raise where it is put back.
+_MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 # What kernels an optimiser uses is the device's matter, not the fit's.
 _KERNELS = ("fused", "foreach", "capturable")
 
@@ -66,9 +69,18 @@ def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
     `Resume` puts them back later. Raises S11Error for the state of another fit or network, and
     for what is none.
     """
-    try:
+    with _belonging():
         _load(learn, state)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+
+
+@contextmanager
+def _belonging() -> Iterator[None]:
+    """Where a state does not fit, whatever goes wrong says so."""
+    try:
+        yield
+    except _MISFITS as error:
+        if "memory" in str(error):  # which is no fault of the state
+            raise
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise S11Error(
             f"the checkpoint does not belong to this fit ({printable(why)}): begin anew without it"
@@ -162,8 +174,9 @@ class Resume(Callback):
 
     def _restore_rest(self) -> None:
         assert self.state is not None
-        self.learn.pct_train = self.state["pct_train"]
-        load_generator_state(self.state["generators"])
+        with _belonging():
+            self.learn.pct_train = float(self.state["pct_train"])
+            load_generator_state(self.state["generators"])
         self.state = None
 
 
@@ -245,11 +258,20 @@ def _recorder_state(recorder: Recorder) -> dict[str, Any]:
 
 
 def _load_recorder(recorder: Recorder, state: Mapping[str, Any]) -> None:
-    recorder.lrs = state["lrs"].tolist()
+    recorder.lrs = [float(lr) for lr in state["lrs"].tolist()]
     recorder.losses = list(state["losses"].unbind())
     recorder.iters, recorder.values = list(state["iters"]), [L(row) for row in state["values"]]
     smooth: AvgSmoothLoss = recorder.smooth_loss
-    smooth.val, smooth.count = state["smooth_loss"]["value"], state["smooth_loss"]["count"]
+    smooth.val, smooth.count = state["smooth_loss"]["value"], _count(state["smooth_loss"]["count"])
+    if not isinstance(smooth.val, Tensor):
+        raise ValueError("a smoothed loss is no tensor")
+
+
+def _count(value: Any) -> int:
+    """A count of batches or passes; raises ValueError for anything else."""
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise ValueError("a count is not a whole number from 0")
+    return value
 
 
 def stacked(values: list[Tensor]) -> Tensor:
@@ -271,6 +293,8 @@ def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
         theirs | {key: own[key] for key in _KERNELS if key in own}
         for theirs, own in zip(state["param_groups"], groups, strict=True)
     ]
+    if not all("lr" in group for group in kept):
+        raise ValueError("a group of parameters has no lr")
     learn.opt.load_state_dict({"state": values, "param_groups": kept})
 
 
@@ -292,7 +316,7 @@ def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
 
 def _load_loader(learn: Learner, state: Mapping[str, Any]) -> None:
     if "epoch" in state:
-        learn.dls.train.set_epoch(state["epoch"], state["first_batch"])
+        learn.dls.train.set_epoch(_count(state["epoch"]), _count(state["first_batch"]))
         return
     rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
     for rng, kept in zip(rngs, state["rngs"], strict=True):

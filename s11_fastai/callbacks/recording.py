@@ -102,9 +102,20 @@ class RecordEpochs(Callback):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.history = [EpochRow(*row) for row in state["history"]]
-        self.steps = [StepRow(int(step), *row) for step, *row in state["steps"].tolist()]
-        self.begun = state["epoch"]
+        """Put rows back; raises what Python does where they are none."""
+        history = [EpochRow(int(epoch), *map(float, row)) for epoch, *row in state["history"]]
+        steps = [StepRow(int(step), *row) for step, *row in state["steps"].tolist()]
+        begun = state["epoch"]
+        self.begun = {
+            "seconds": float(begun["seconds"]),
+            "batches": [
+                [float(lr), float(momentum), float(loss), int(size)]
+                for lr, momentum, loss, size in begun["batches"]
+            ],
+            "right": int(begun["right"]),
+            "seen": int(begun["seen"]),
+        }
+        self.history, self.steps = history, steps
 
     def _begin_epoch(self, state: Mapping[str, Any]) -> None:
         self.started = time.perf_counter() - state["seconds"]

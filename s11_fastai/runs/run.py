@@ -140,7 +140,8 @@ class Run(Follower):
             return []
         try:
             before = self._go_on(state, wrong)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:  # a stranger's
+        # A stranger's can fail in nearly any way.
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise S11Error(
                 f"{path} has a checkpoint that is not one of a run ({type(error).__name__}: "
                 f"{error}): choose another folder"
@@ -294,10 +295,16 @@ class Run(Follower):
 
     def _load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Be where the checkpoint is, the records on disk included."""
-        self.folder.remove("results.json")  # which says that all else is there
         self.state, self.best_weights = state["learner"], state["best"]
-        self.record.load_state_dict(state["learner"]["callbacks"][self.record.name])
+        rows = state["learner"]["callbacks"][self.record.name]
+        self.record.load_state_dict(rows)
+        place = state["learner"]["epoch"], state["learner"]["batch"]
+        if place != (len(rows["history"]), len(rows["epoch"]["batches"])):
+            raise ValueError("its rows are not those of its place")
         self.bounds = bounds_from(state["bounds"])
+        if self.record.history:
+            check_network(self.learn.model, {"model": self.best_weights})
+        self.folder.remove("results.json")  # which says that all else is there
         self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         if self.record.history:
             self.folder.write_tensors("best.safetensors", self.best_weights, self.about)

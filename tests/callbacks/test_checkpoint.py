@@ -17,6 +17,7 @@ from helpers import random_images
 from torch import nn
 
 from s11_fastai import Checkpoints, Resume, SaveCheckpoints, get_dls
+from s11_fastai.callbacks import checkpoint
 from s11_fastai.callbacks.recording import RecordEpochs
 from s11_fastai.errors import DivergedError, S11Error
 
@@ -233,6 +234,51 @@ def test_a_callbacks_own_state_goes_along(tmp_path):
     assert [row.train_accuracy * 40 for row in whole[1].history] == [
         pytest.approx(round(row.train_accuracy * 40)) for row in whole[1].history
     ]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("pct_train", "x"),
+        ("generators", []),
+        ("generators.torch", 5),
+        ("generators.numpy", []),
+        ("generators.numpy.1", torch.zeros(0)),
+        ("generators.python.0", True),
+        ("loader.epoch", -1),
+        ("loader.first_batch", []),
+        ("recorder.smooth_loss.count", 10**400),
+        ("recorder.smooth_loss.value", "x"),
+        ("recorder.losses", torch.tensor(0.0)),
+        ("recorder.lrs", torch.zeros(2, dtype=torch.complex64)),
+        ("callbacks.record_epochs.epoch", 5),
+        ("callbacks.record_epochs.epoch.batches", [[None] * 4]),
+        ("callbacks.record_epochs.epoch.seen", "x"),
+        ("callbacks.record_epochs.history", [[1, 2]]),
+    ],
+)
+def test_a_state_with_something_else_in_it_is_one_line(tmp_path, place, value):
+    saver = SaveCheckpoints(Checkpoints(tmp_path).write)
+    fit(learner(sliced_loaders), [RecordEpochs(), saver, StopAfter(6)])
+    state = inner = Checkpoints(tmp_path).newest()
+    *path, last = (int(key) if key.isdigit() else key for key in place.split("."))
+    for key in path:
+        inner = inner[key]
+    inner[last] = value
+    with pytest.raises(S11Error, match="does not belong to this fit") as error:
+        fit(learner(sliced_loaders), [RecordEpochs(), Resume(state)])
+    assert "\n" not in str(error.value)
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_state(tmp_path, monkeypatch):
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    saver = SaveCheckpoints(Checkpoints(tmp_path).write)
+    fit(learner(sliced_loaders), [saver, StopAfter(6)])
+    monkeypatch.setattr(checkpoint, "load_generator_state", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(learner(sliced_loaders), Resume(Checkpoints(tmp_path).newest()))
 
 
 def test_checkpoints_come_by_the_clock(tmp_path):

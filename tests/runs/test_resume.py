@@ -91,6 +91,9 @@ def test_each_part_of_the_state_is_needed(undisturbed, tmp_path, part):
         (("learner", "train_iter"), "x", "'train_iter' must be a whole number"),
         (("learner", "callbacks"), {}, "KeyError"),
         (("learner", "optimiser"), 5, "does not belong to this fit"),
+        (("learner", "optimiser"), {"state": {}, "param_groups": [{}]}, "has no lr"),
+        (("learner", "batch"), 2, "its rows are not those of its place"),
+        (("learner", "epoch"), 1, "its rows are not those of its place"),
     ],
 )
 def test_a_checkpoint_of_a_stranger_is_one_line(undisturbed, tmp_path, capsys, place, value, says):
@@ -230,6 +233,24 @@ def test_a_finished_run_is_mended_from_its_checkpoint_where_it_has_one(
     assert "going on after 12 steps" in said
     assert compare(whole, out) == []
     assert not (out / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [("best", {"fc.bias": 5}), ("bounds", {}), ("learner", {})]
+)
+def test_one_that_is_of_no_use_costs_a_finished_run_nothing(
+    undisturbed, at_its_end, tmp_path, capsys, place, value
+):
+    out = shutil.copytree(undisturbed[0], tmp_path / "r")
+    checkpoints = Checkpoints(shutil.copytree(at_its_end / "checkpoint", out / "checkpoint"))
+    checkpoints.write(checkpoints.newest() | {place: value})
+    damage(out, "missing")
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert ended(["--out", out, "--resume"], capsys)[0] == 2
+    after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert {p for p in before.keys() | after.keys() if before.get(p) != after.get(p)} <= {
+        out / "report.html"
+    }
 
 
 @pytest.mark.parametrize("how", FLAWS)
