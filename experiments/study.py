@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import configparser
-import csv
-import io
 import os
 import re
 import shlex
@@ -24,25 +22,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from study_rows import COLUMNS, read_rows, write_rows
+
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import DivergedError, S11Error, Stopped
-from s11_fastai.runs.schema import FRACTION, LR, shown
+from s11_fastai.runs.schema import shown
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import say
 
 ROOT = Path(__file__).parents[1]
-COLUMNS = (
-    *("variant", "seed", "flags", "data", "evaluated_on", "precision", "epochs"),
-    *("lr_min", "lr_max", "final_accuracy", "best_accuracy", "train_accuracy"),
-    *("valid_loss", "git_revision"),
-)
-# What the page is made of.
-NEEDED = {*COLUMNS[:7], "lr_max", "final_accuracy"}
 
 
 class Job(NamedTuple):
@@ -187,44 +179,6 @@ def row_of(job: Job, out: Path) -> dict[str, object]:
         "git_revision": records.env.get("git_revision"),
     }
     return {name: values[name] for name in COLUMNS}
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a study so far; raises S11Error where they are not such as `row_of` gives."""
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        for row in rows:
-            check_row(row)
-    except (ValueError, csv.Error) as error:
-        raise S11Error(f"{path} is damaged ({error}): mend it, or bring back a copy") from error
-    return rows
-
-
-def check_row(row: dict[str, str]) -> None:
-    """Raise ValueError, naming the column, for a row that no page can show."""
-    if None in row or None in row.values():
-        raise ValueError("a row has another number of values than the header")
-    if not NEEDED <= row.keys() <= set(COLUMNS):
-        raise ValueError(f"its columns are {shown(list(row))}")
-    if len(shlex.split(row["flags"])) % 2:
-        raise ValueError(f"'flags' must be flags with their values, not {shown(row['flags'])}")
-    for name, check in (("final_accuracy", FRACTION), ("lr_max", LR)):
-        if row[name] and not check.holds(float(row[name])):
-            raise ValueError(f"{name!r} must be {check.words}, not {shown(row[name])}")
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """All rows, whole or not at all."""
-    from s11_fastai.storage import write_atomically
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from study import read_rows
+from study_rows import read_rows
 
 from s11_fastai.errors import S11Error
 from s11_fastai.plots import plot_peaks

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, NoReturn
 
-from s11_fastai.errors import DivergedError, S11Error, Stopped
+from s11_fastai.errors import DivergedError, S11Error, Stopped, is_lack_of_memory
 from s11_fastai.runs.settings import RECIPES, Settings, read_config, setting_kinds, updated
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import lasting_streams, one_line
@@ -117,9 +117,9 @@ def message_of(error: BaseException, script: str, argv: list[str] | None) -> str
 
 def lack_of_memory(error: BaseException) -> str | None:
     """What was asked for, where the error says that there was no memory for it."""
-    text = " ".join(str(error).split())
-    if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", text):
+    if not is_lack_of_memory(error):
         return None
+    text = " ".join(str(error).split())
     asked = re.search(r"allocate ([\d.]+ \w+)", text)
     total = re.search(r"total capacity of ([\d.]+ \w+)", text)
     there = total[1] if total else _memory_of_computer()

@@ -4,6 +4,8 @@ A message speaks Python. A parameter's name stands in backticks: `lr_min`. On th
 `cli` shows it as the flag of that name.
 """
 
+import re
+
 
 class S11Error(Exception):
     """Bad input or usage: one line that says what is wrong and what to do about it."""
@@ -32,3 +34,9 @@ class Stopped(BaseException):
         super().__init__("stopped")
         self.advice = advice
         self.exit_code = 128 + signal_number
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether the computer or a GPU had no memory for something, as Python or torch says it."""
+    said = re.search("out of memory|allocate memory", " ".join(str(error).split()))
+    return isinstance(error, MemoryError) or said is not None

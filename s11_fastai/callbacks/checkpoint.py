@@ -21,7 +21,7 @@ from fastai.torch_core import get_model
 from fastcore.foundation import L
 from torch import Tensor, nn
 
-from s11_fastai.errors import DivergedError, S11Error
+from s11_fastai.errors import DivergedError, S11Error, is_lack_of_memory
 from s11_fastai.streams import printable
 
 # What the state of something else can raise where it is put back.
@@ -79,7 +79,7 @@ def _belonging() -> Iterator[None]:
     try:
         yield
     except _MISFITS as error:
-        if "memory" in str(error):  # which is no fault of the state
+        if is_lack_of_memory(error):  # which is no fault of the state
             raise
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise S11Error(

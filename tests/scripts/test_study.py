@@ -9,6 +9,7 @@ import study
 import study_page
 from helpers import ROOT, half_pictures, help_without_heavy_imports
 from matplotlib.figure import Figure
+from study_rows import read_rows
 
 from s11_fastai.cli import run_flags
 from s11_fastai.errors import S11Error
@@ -88,7 +89,7 @@ def test_rows_that_are_damaged_are_one_line_and_left_out_of_the_page(page, tmp_p
     damaged = tmp_path / "bad-rows.csv"
     damaged.write_text(text)
     with pytest.raises(S11Error, match=r"bad-rows.csv is damaged \(.*mend it") as error:
-        study.read_rows(damaged)
+        read_rows(damaged)
     assert "\n" not in str(error.value)
     said = page(ROWS)
     assert "## Bad rows\n\nLeft out, as `bad-rows.csv` cannot be read." in said
@@ -178,7 +179,7 @@ def test_each_run_becomes_a_row_and_is_made_once(table, tmp_path, made_up_runs, 
     argv = [str(table), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     study.main([*argv, "--parallel", "2"])
     assert sorted(made_up_runs) == ["high-seed0", "low-0.1-seed0", "low-0.1-seed1"]
-    rows = study.read_rows(tmp_path / "results/peaks.csv")
+    rows = read_rows(tmp_path / "results/peaks.csv")
     assert {(row["variant"], row["seed"]) for row in rows} == {
         ("low, 0.1", "0"),
         ("low, 0.1", "1"),
@@ -236,7 +237,7 @@ def test_a_run_that_diverges_is_a_row_without_accuracies(table, finished, tmp_pa
     monkeypatch.setattr(study, "start", start)
     results = tmp_path / "results"
     study.main([str(table), "--runs", str(tmp_path / "runs"), "--results", str(results)])
-    rows = study.read_rows(results / "peaks.csv")
+    rows = read_rows(results / "peaks.csv")
     assert [row["final_accuracy"] for row in rows] == [""] * 3
     assert all(float(row["lr_max"]) > 0 for row in rows)
 
