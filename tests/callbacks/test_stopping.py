@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from itertools import count
 
 import pytest
@@ -127,6 +128,28 @@ def test_a_signal_raises_at_once_but_waits_where_patience_is_asked_for():
         work()
     assert seen == [signal.SIGTERM, signal.SIG_DFL]
     assert signal.getsignal(signal.SIGINT) == before
+
+
+class StopsWhenDeleted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no timer")
+def test_a_signal_where_python_drops_what_is_raised_stops_soon_after(capfd):
+    before = signal.getsignal(signal.SIGALRM), sys.unraisablehook
+
+    def work():
+        with StopSignals():
+            StopsWhenDeleted()
+            threading.Event().wait(60)
+
+    with pytest.raises(Stopped) as stop:
+        work()
+    assert stop.value.exit_code == 143
+    assert "Traceback" not in capfd.readouterr().err
+    assert (signal.getsignal(signal.SIGALRM), sys.unraisablehook) == before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 @pytest.mark.parametrize("warning", ["SIGHUP", "SIGUSR1"])
