@@ -1,7 +1,9 @@
 """The least that a training step can be; it imports nothing but torch and the network."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
+from weakref import finalize
 
 import torch
 from torch import nn
@@ -61,10 +63,29 @@ def updating(
 
 
 def in_a_thread(step: Callable[[], None]) -> Callable[[], None]:
-    """The step, always in one other thread.
+    """The step, always in one other thread, which ends once nobody can ask for a step any more.
 
     The fits run in threads of their own, to which the allocator of memory gives other pools than
-    to the main one; so all sides do.
+    to the main one; so all sides do. It is no ThreadPoolExecutor: a process that is forked in one's
+    thread, as DataLoader's workers are, fails as it ends, since it would wait for that thread.
     """
-    pool = ThreadPoolExecutor(1)
-    return lambda: pool.submit(step).result()
+    word: SimpleQueue[bool] = SimpleQueue()
+    report: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def steps() -> None:
+        while word.get():
+            try:
+                step()
+                report.put(None)
+            except BaseException as error:
+                report.put(error)
+
+    def one() -> None:
+        word.put(True)
+        error = report.get()
+        if error is not None:
+            raise error
+
+    finalize(one, word.put, False)
+    Thread(target=steps, daemon=True).start()
+    return one

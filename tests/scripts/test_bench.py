@@ -1,9 +1,11 @@
 """The benchmark's own arithmetic, that its sides do the same, and what it shows."""
 
 import json
+import multiprocessing
 import os
 import platform
 import tempfile
+import threading
 from dataclasses import replace
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from benchmark import harness, processes, steps, timing
-from benchmark.bare import bare_step, updating
+from benchmark.bare import bare_step, in_a_thread, updating
 from benchmark.harness import EVALUATION, NETWORK, Stepwise, Stopwatch
 from benchmark.inputs import floors, pipelines
 from benchmark.peers import Copies, Crops
@@ -314,6 +316,34 @@ def test_a_step_is_measured_in_every_precision(images, monkeypatch):
     assert part.values[1] is None
     assert 0 < part.ratio == part.values[0] / whole.values[0] < 1
     assert all(row.values[1] == 16 / row.values[0] for row in table.rows if row is not part)
+
+
+def test_processes_forked_in_the_thread_of_a_step_end_well_and_so_does_the_thread():
+    """As DataLoader's workers are: its handler of signals raises where one has failed."""
+    codes = []
+
+    def step():
+        process = multiprocessing.get_context("fork").Process(target=bool)
+        process.start()
+        process.join()
+        codes.append((process.exitcode, threading.get_ident()))
+
+    one = in_a_thread(step)
+    one()
+    one()
+    assert codes == [(0, codes[0][1])] * 2
+    assert codes[0][1] != threading.get_ident()
+    ours = next(t for t in threading.enumerate() if t.ident == codes[0][1])
+    del one
+    ours.join(10)
+    assert not ours.is_alive()
+
+
+def test_what_a_step_in_a_thread_raises_is_raised_where_it_was_asked_for():
+    one = in_a_thread(lambda: {}["no such key"])
+    for _ in range(2):
+        with pytest.raises(KeyError, match="no such key"):
+            one()
 
 
 def test_an_epoch_is_measured_with_its_evaluation(images):
