@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -139,36 +139,41 @@ def side_by_side(runs: int, policy: str | None, *words: object) -> float:
 
     `policy` is their OMP_WAIT_POLICY; with None they have none.
     """
-    with tempfile.TemporaryFile("w+") as errors, ExitStack() as stack:
-        children = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, *CHILD, *map(str, words)],
-                    env=environment_of(OMP_WAIT_POLICY=policy),
-                    text=True,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                )
-            )
-            for _ in range(runs)
-        ]
-        try:
-            for child in children:  # until it has warmed up
-                _line(child.stdout)
-            for child in children:
-                print("go", file=child.stdin, flush=True)
-            return sum(float(_line(child.stdout)) for child in children) / runs
-        except (EOFError, BrokenPipeError):
-            errors.seek(0)
-            raise _failed(errors.read()) from None
+    with ExitStack() as stack:
+        # Errors in a file each, lest two write between each other.
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(runs)]
+        children = [stack.enter_context(_Child(file, policy, *words)) for file in files]
+        for child in children:  # until it has warmed up
+            child.line()
+        for child in children:
+            child.go()
+        return sum(float(child.line()) for child in children) / runs
 
 
-def _line(stream: IO[str] | None) -> str:
-    line = stream.readline() if stream else ""
-    if not line:
-        raise EOFError
-    return line
+class _Child(subprocess.Popen[str]):
+    """A process that says a line when it is ready, and another one some time after `go`."""
+
+    def __init__(self, complaints: IO[str], policy: str | None, *words: object) -> None:
+        self.complaints = complaints
+        super().__init__(
+            [sys.executable, *CHILD, *map(str, words)],
+            env=environment_of(OMP_WAIT_POLICY=policy),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+        )
+
+    def go(self) -> None:
+        with suppress(BrokenPipeError):  # then it says no line
+            os.write(self.stdin.fileno(), b"go\n")  # nothing is left to be written as it closes
+
+    def line(self) -> str:
+        line = self.stdout.readline()
+        if not line:
+            self.complaints.seek(0)
+            raise _failed(self.complaints.read())
+        return line
 
 
 def output_of(*words: object, **variables: object) -> str:
