@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
@@ -50,7 +49,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def bench(args: argparse.Namespace) -> None:
     """Images; a table for each section; then all of them, and the page where one is asked for."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from benchmark.tables import as_json, as_markdown, as_text, facts_of
 
     from s11_fastai import load_images

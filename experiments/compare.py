@@ -9,7 +9,6 @@ Runs that differ in the seed alone are shown as one, with mean and standard devi
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +30,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai import say
     from s11_fastai.report.comparison import write_comparison
     from s11_fastai.report.groups import group_by_settings

@@ -10,7 +10,6 @@ looked at once, when all choices have been made.
 from __future__ import annotations
 
 import argparse
-import warnings
 from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
@@ -32,7 +31,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """One pass over the test images."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai.runs.weights import round_to_float16, write_weights
 
     classifier, images = of_run(args) if args.run else of_file(args)

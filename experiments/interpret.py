@@ -1,7 +1,6 @@
 """Make all pictures and the page of a run again, from its folder."""
 
 import argparse
-import warnings
 
 from s11_fastai.cli import Parser, command_line, path_flag
 
@@ -14,7 +13,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def interpret(args: argparse.Namespace) -> None:
     """All pictures once an epoch is over, and the page in any case."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     from s11_fastai import load_run, say
     from s11_fastai.report.facts import state_of
     from s11_fastai.report.page import write_page

@@ -6,7 +6,6 @@ python experiments/predict.py --weights model.safetensors picture.png another.jp
 from __future__ import annotations
 
 import argparse
-import warnings
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.streams import one_line, say
@@ -22,7 +21,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Look at all pictures first: one that cannot be read is told before anything is printed."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     import numpy as np
 
     from s11_fastai.environment import pick_device

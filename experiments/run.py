@@ -9,7 +9,6 @@ torchrun --nproc_per_node 2 experiments/run.py --out runs/full --resume
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import TYPE_CHECKING
 
 import s11_fastai as s11  # each name is loaded when it is first used, so that --help is instant
@@ -17,9 +16,6 @@ from s11_fastai.cli import command_line, run_flags
 
 if TYPE_CHECKING:
     from s11_fastai.learner import S11Learner
-
-# fastai's imports touch torch.jit, which warns of its end on every start.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
 
 
 def main(argv: list[str] | None = None) -> S11Learner | None:

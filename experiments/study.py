@@ -6,17 +6,15 @@ A table is an INI file. Each section is a variant and holds flags of run.py with
 [DEFAULT] holds what all variants share, and `seeds`. All variants get their first seed before any
 gets its second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
 results/study/<table>.csv, without accuracies where it diverged; results/study/README.md is made
-from the rows of all tables. The same command goes on where it
-was stopped; rows that are there already are not run again, on whatever images: give studies of
-other images another --results.
+from the rows of all tables, each variant compared with its table's first. The same command goes on
+where it was stopped; rows that are there already are not run again, on whatever images: give
+studies of other images another --results.
 """
 
 from __future__ import annotations
 
 import argparse
-import configparser
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -24,29 +22,16 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from study_rows import COLUMNS, read_rows, write_rows
+from study_table import Job, read_table
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import DivergedError, S11Error, Stopped
-from s11_fastai.runs.schema import shown
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import say
 
 ROOT = Path(__file__).parents[1]
-
-
-class Job(NamedTuple):
-    """One run of a study: the variant's name, its seed, and run.py's flags but for the images."""
-
-    variant: str
-    seed: int
-    flags: tuple[str, ...]
-
-    @property
-    def folder(self) -> str:
-        return f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.variant).strip('-')}-seed{self.seed}"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,35 +58,6 @@ def make_page(rows: Path, args: argparse.Namespace) -> None:
         from study_page import write_page
 
         say(f"the page is {write_page(args.results, args.table.parent)}")
-
-
-def read_table(path: Path) -> list[Job]:
-    """The runs of a table, first seeds first; raises S11Error where it is no such table."""
-    table = configparser.ConfigParser(interpolation=None, delimiters=("=",))
-    try:
-        table.read_string(path.read_text(), source=path.name)
-        jobs = [
-            Job(name, int(seed), flags_of(table[name]))
-            for name in table.sections()
-            for seed in dict.fromkeys(table[name].get("seeds", "0").split())
-        ]
-        for word in (word for job in jobs for word in (job.variant, *job.flags)):
-            if not word.isprintable():
-                raise ValueError(f"{shown(word)} is no printable text")
-    except (configparser.Error, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise S11Error(f"{path} is no table of settings ({why}): see --help") from error
-    if not jobs:
-        raise S11Error(f"{path} has no variant: add a [section]")
-    seeds = list(dict.fromkeys(job.seed for job in jobs))
-    return sorted(jobs, key=lambda job: seeds.index(job.seed))
-
-
-def flags_of(section: configparser.SectionProxy) -> tuple[str, ...]:
-    """A section's settings as flags of run.py, in the order of their names."""
-    return tuple(
-        word for name in sorted(section) if name != "seeds" for word in (f"--{name}", section[name])
-    )
 
 
 def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: StopSignals) -> None:

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from study_rows import read_rows
+from study_table import read_table, words_of
 
 from s11_fastai.errors import S11Error
 from s11_fastai.plots import plot_peaks
@@ -23,8 +24,9 @@ What single changes are worth. Choices are made on held-out training images; the
 begin with "final" alone are of the test images, and of runs that were made after the choices. This
 page is made from the rows beside it by `python experiments/study.py`, whose tables say which
 settings each variant has. Accuracies are those of the last epoch in percent, mean and standard
-deviation over the seeds. A difference is the mean over the seeds that both variants have; where it
-is smaller than its own deviation, or has fewer than three seeds, it settles nothing.
+deviation over the seeds. A difference is the mean over the seeds for which both variants have an
+accuracy; where it is smaller than its own deviation, or has fewer than three seeds, it settles
+nothing.
 """
 
 
@@ -62,8 +64,10 @@ def write_page(results: Path, tables: Path) -> Path:
             continue
         if not variants:
             continue
+        words, order = described(tables / f"{path.stem}.ini")
+        variants.sort(key=lambda each: order.index(each.name) if each.name in order else len(order))
         picture = draw_grid(variants, path.with_suffix(".png"))
-        parts.append(section(path, heading(tables / f"{path.stem}.ini"), variants, picture))
+        parts.append(section(path, words, variants, picture))
     page = results / "README.md"
     write_atomically(page, "\n".join(parts))
     return page
@@ -85,35 +89,57 @@ def title(path: Path) -> str:
     return path.stem.replace("-", " ").capitalize()
 
 
-def heading(table: Path) -> str:
-    """What a table says of itself: the comment that it begins with."""
-    lines = table.read_text().splitlines() if table.is_file() else []
-    comment = lines[: next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)]
-    return " ".join(line.lstrip("# ") for line in comment)
+def described(table: Path) -> tuple[str, list[str]]:
+    """What a table says of itself, and its variants in their order; nothing where there is none."""
+    try:
+        names = dict.fromkeys(job.variant for job in read_table(table))
+        return words_of(table), list(names)
+    except FileNotFoundError:
+        pass
+    except (S11Error, OSError) as error:
+        say(f"the page does without {table.name}: {error}")
+    return "", []
 
 
 def section(path: Path, words: str, variants: Sequence[Variant], picture: Path | None) -> str:
     """A table, with what all its runs share in a line above it."""
     first, *others = variants
-    rows = [row for variant in variants for row in variant.rows.values()]
-    row, precisions = rows[0], sorted({row["precision"] for row in rows})
+    shared = shared_flags(variants)
+    flags = f"; `{' '.join(f'{k} {v}' for k, v in shared.items())}`" if shared else ""
     lines = [
         f"## {title(path)}\n",
         f"{words}\n" if words else "",
-        f"{row['data']}, {row['evaluated_on']} images, {row['epochs']} epochs, "
-        f"{' or '.join(precisions)}; "
-        f"`{' '.join(f'{k} {v}' for k, v in shared_flags(variants).items())}`. "
+        f"{either(variants, 'data')}, {either(variants, 'evaluated_on')} images, "
+        f"{either(variants, 'epochs')} epochs, {either(variants, 'precision')}{flags}. "
         f"Rows: [`{path.name}`]({path.name}).\n",
         "| variant | its own settings | seeds | accuracy, % | against the first, points |",
         "|---|---|---|---|---|",
-        table_line(first, shared_flags(variants), None),
-        *(table_line(variant, shared_flags(variants), first) for variant in others),
+        table_line(first, shared, None),
+        *(table_line(variant, shared, first) for variant in others),
     ]
     if picture:
         lines.append(f"\n![Accuracy of each peak]({picture.name})")
-    if open_ := [v.name for v in variants if len(v.rows) < ENOUGH_SEEDS]:
-        lines.append(f"\nNot settled, with fewer than three seeds: {'; '.join(open_)}.")
+    if open_ := [each.name for each in others if not is_settled(differences(each, first))]:
+        lines.append(f"\nNot settled: {'; '.join(open_)}.")
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def either(variants: Sequence[Variant], column: str) -> str:
+    """All values of a column; runs that diverged, which ended early, count only without others."""
+    rows = [row for variant in variants for row in variant.rows.values()]
+    finished = [row for row in rows if row["final_accuracy"]]
+    return " or ".join(sorted({row[column] for row in finished or rows}))
+
+
+def differences(variant: Variant, first: Variant) -> list[float]:
+    """Points of accuracy by which a variant is above the first, of each seed that both have."""
+    ours, theirs = variant.accuracies, first.accuracies
+    return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+
+
+def is_settled(values: Sequence[float]) -> bool:
+    """Whether these differences tell two variants apart."""
+    return len(values) >= ENOUGH_SEEDS and abs(fmean(values)) >= stdev(values)
 
 
 def shared_flags(variants: Sequence[Variant]) -> dict[str, str]:
@@ -127,10 +153,7 @@ def table_line(variant: Variant, shared: dict[str, str], first: Variant | None) 
     found = variant.accuracies
     diverged = len(variant.rows) - len(found)
     seeds = f"{len(variant.rows)}" + (f", {diverged} diverged" if diverged else "")
-    against = ""
-    if first:
-        both = found.keys() & first.accuracies.keys()
-        against = mean_and_deviation([found[seed] - first.accuracies[seed] for seed in both], "+")
+    against = mean_and_deviation(differences(variant, first), "+") if first else ""
     accuracy = mean_and_deviation(list(found.values()))
     return f"| {variant.name} | {f'`{own}`' if own else ''} | {seeds} | {accuracy} | {against} |"
 
@@ -153,7 +176,7 @@ def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
         return None
     found = [peak for each in variants if "--lr-max" not in each.flags for peak in each.peaks]
     accuracies = {each.peaks[0]: list(each.accuracies.values()) for each in given}
-    figure = plot_peaks(accuracies, found)
+    figure = plot_peaks(accuracies, found, either(variants, "evaluated_on"))
     with whole_file(path) as file:
         figure.savefig(file, format="png")
     return path

@@ -1,7 +1,7 @@
 """The command line: flags from the settings, errors as one line, exit codes.
 
-It alone knows the names of flags. Where an error of the library names a parameter, `lr_min` in
-backticks, a person at the command line reads --lr-min.
+Of the library, it alone knows the names of flags. Where an error of the library names a parameter,
+`lr_min` in backticks, a person at the command line reads --lr-min.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -82,6 +83,8 @@ def command_line(script: str, argv: list[str] | None = None) -> Iterator[StopSig
     # Threads that wait for each other sleep, so that two runs on one machine, or a run and its
     # user's other work, do not slow each other down. It must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # fastai's imports touch torch.jit, which warns of its end on every start.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     is_main = os.environ.get("RANK", "0") == "0"
     with lasting_streams():
         try:

@@ -11,6 +11,8 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
 
+from s11_fastai.errors import S11Error
+
 _MISCLASSIFIED_STREAM = 2
 
 
@@ -43,6 +45,13 @@ class Predictions:
     def take(self, indices: np.ndarray) -> Predictions:
         """Those of some images."""
         return Predictions(self.log_probabilities[indices], self.labels[indices])
+
+
+def finite(found: Predictions) -> Predictions:
+    """The same predictions; raises S11Error where one is infinite or NaN."""
+    if not np.isfinite(found.log_probabilities).all():
+        raise S11Error("the network gives no finite numbers: its weights are of no use")
+    return found
 
 
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Predictions:

@@ -96,8 +96,8 @@ class S11Learner(Learner):
 
         The lr goes from `lr_max / div` up to `lr_max` at `pct_start` of the steps and down to
         `lr_max / div_final`. As in fastai, `lr_max` is one lr for all groups of parameters, a value
-        for each, or a slice that is spread over them. Momentum stays the optimiser's; `moms`, three
-        values, gives it the same shape.
+        for each, or a slice that is spread over them; None is the Learner's `lr`. Momentum stays
+        the optimiser's; `moms`, three values, gives it the same shape.
         """
         if self.opt is None:
             self.create_opt()
@@ -138,7 +138,8 @@ def s11_learner(
     evenly over all classes; `kwargs` go to fastai's Learner and replace what is chosen here,
     as `loss_func`, `opt_func` and `metrics`. `precision` is that of the network in
     training: "auto", "fp32", "bf16" or "fp16", as `pick_precision` reads it. Evaluation is always
-    in float32, so that the accuracy of the same weights does not depend on it.
+    in float32, so that the accuracy of the same weights does not depend on it. Raises S11Error as
+    `pick_precision` does.
     """
     model = S11ResNet(dls.c) if model is None else model
     on_cuda = torch.device(dls.device).type == "cuda"

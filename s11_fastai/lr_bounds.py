@@ -1,6 +1,7 @@
 """LRMIN and LRMAX from fastai's range test."""
 
 import copy
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,15 +59,18 @@ def find_lr_bounds(
     A bound that is given is kept; where both are, no test is run. Weights, buffers, optimiser,
     recorder, loaders and every random number generator are as before when it returns, and also
     when it fails; nothing is written to disk. Raises S11Error as `bounds_of` does, and where the
-    bound that was found lies on the wrong side of the given one.
+    bound that was found lies on the wrong side of the given one; for a given one of 0 or less too.
     """
-    if lr_min and lr_max:
+    for name, given in (("lr_min", lr_min), ("lr_max", lr_max)):
+        if given is not None and not 0 < given < math.inf:
+            raise S11Error(f"`{name}` must be a finite number above 0, not {given}")
+    if lr_min is not None and lr_max is not None:
         if lr_min >= lr_max:
             raise S11Error(f"`lr_min` {lr_min:g} must be below `lr_max` {lr_max:g}")
         return LRBounds(lr_min, lr_max)
     lrs, losses = _range_test(learn, num_it)
     low, high = bounds_of(lrs, losses)
-    low, high = lr_min or low, lr_max or high
+    low, high = low if lr_min is None else lr_min, high if lr_max is None else lr_max
     if low >= high:
         raise S11Error(
             f"`lr_min` {low:.3g} is not below `lr_max` {high:.3g} (the range test gave "
@@ -149,13 +153,11 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
     """LRMIN and LRMAX from the curve of a range test: lrs that grow, `smoothed` losses in nats.
 
     LRMAX is eight times the lr at which the loss has made half of its fall (`half_of_the_fall`),
-    and LRMIN a hundredth of LRMAX. The fall is what a test of a few steps measures well. Where the
-    loss rises again says little: with scaled logits it can stay low up to rates that ruin a longer
-    training, without them it rises below the best peak, as a cycle reaches its peak after epochs of
-    warm-up and the test does not. What other peaks and other ends are worth stands in
-    results/study/README.md. fastai's suggestions lie on the fall, below what trains this network
-    best.
-    Source: the range test of Smith, arXiv:1506.01186, section 3.3; the factors are measured here.
+    and LRMIN a hundredth of LRMAX. Where the loss rises again says little: with scaled logits it
+    can stay low up to rates that ruin a longer training, without them it rises below the best peak,
+    as a cycle reaches its peak after epochs of warm-up and the test does not.
+    Source: the range test of Smith, arXiv:1506.01186, section 3.3. The factor eight is measured:
+    results/study/README.md has what other peaks are worth. The hundredth is a choice.
 
     Raises S11Error where the curve is too short, is not finite from the start, or never falls.
     """

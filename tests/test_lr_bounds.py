@@ -170,6 +170,12 @@ def test_too_few_steps_in_a_real_test(images):
         find_lr_bounds(small_learner(images), num_it=10)
 
 
+@pytest.mark.parametrize("given", [{"lr_min": 0.0}, {"lr_max": -0.1}, {"lr_max": float("inf")}])
+def test_a_given_bound_that_no_training_can_have_is_refused(given):
+    with pytest.raises(S11Error, match=f"`{next(iter(given))}` must be a finite number above 0"):
+        find_lr_bounds(None, **given)
+
+
 def test_given_bounds_skip_the_test(images):
     learn = small_learner(images)
     learn.fit = lambda *_, **__: pytest.fail("the range test ran")

@@ -261,10 +261,15 @@ def plot_comparison(runs: Sequence[ComparedRuns]) -> Figure:
     return figure
 
 
-def plot_peaks(accuracies: Mapping[float, Sequence[float]], found: Sequence[float]) -> Figure:
-    """Accuracies in percent of runs with each peak lr, a point a seed; the `found` peaks marked."""
+def plot_peaks(
+    accuracies: Mapping[float, Sequence[float]], found: Sequence[float], split: str
+) -> Figure:
+    """Accuracies in percent of runs with each peak lr, a point a seed; the `found` peaks marked.
+
+    `split` names the images of which they are.
+    """
     figure, axes = figure_with_axes(
-        "What a peak is worth", "learning rate at the peak", "accuracy of held-out images, %"
+        "What a peak is worth", "learning rate at the peak", f"accuracy of {split} images, %"
     )
     peaks = sorted(accuracies)
     for peak in peaks:

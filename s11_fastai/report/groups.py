@@ -11,7 +11,7 @@ from statistics import fmean, geometric_mean, stdev
 from s11_fastai.runs.records import Records
 from s11_fastai.streams import one_line
 
-# What may differ between runs that differ by chance alone.
+# What may differ between runs of one group, beside the precision that `auto` stands for.
 _CHANCE = ("seed", "device", "data")
 # What the tables of results say already.
 _SHOWN = ("epochs", "lr_min", "lr_max")
@@ -42,13 +42,14 @@ class Group:
 
 
 def group_by_settings(runs: Sequence[Records]) -> list[Group]:
-    """Put runs that differ in the seed alone into one group, in the order they are given in.
+    """Put runs of the same images, settings and precision into one group, in the order given.
 
+    The seed may differ, and where it ran: the device, and the place where the images lay.
     A folder that is given twice counts once; a run whose seed is already in its group stands alone.
     """
     found: dict[tuple, list[Records]] = {}
     for run in {run.path.resolve(): run for run in runs}.values():
-        same = {name: value for name, value in run.config.items() if name not in _CHANCE}
+        same = {name: _used(run, name) for name in run.config if name not in _CHANCE}
         key = run.env.get("data_fingerprint"), bool(run.results), *same.items()
         if any(run.config["seed"] == other.config["seed"] for other in found.get(key, [])):
             key = run.path.resolve(), *key
@@ -73,7 +74,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
     """The values of each setting in which the groups differ, one for each group."""
     names = [name for name in groups[0].config if name not in (*_CHANCE, *_SHOWN)]
-    values = {name: [_shown(group.config[name]) for group in groups] for name in names}
+    values = {name: [_shown(_used(group.runs[0], name)) for group in groups] for name in names}
     return {name: own for name, own in values.items() if len(set(own)) > 1}
 
 
@@ -106,6 +107,11 @@ def measurements(runs: Sequence[Records]) -> list[str]:
             for name in ("lr_min", "lr_max")
         ),
     ]
+
+
+def _used(run: Records, name: str) -> object:
+    """The value of a setting; of the precision, what `auto` came to."""
+    return run.env.get("precision", "auto") if name == "precision" else run.config[name]
 
 
 def _count(paths: Sequence[tuple[str, ...]], ending: tuple[str, ...]) -> int:

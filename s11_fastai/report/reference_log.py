@@ -1,11 +1,11 @@
-"""What the assignment's reference solution logged, epoch by epoch, on the original CIFAR-10.
+"""The assignment's target, and what its reference solution logged on the original CIFAR-10.
 
 Source: github.com/Gilf641/EVA4, folder S11. Accuracies are fractions; the test ones were chosen on
 the test images, and its schedule was stepped past its plan, so it neither peaked nor ended where it
 was meant to.
 """
 
-FINAL_ACCURACY, TARGET = 0.9158, 0.90
+TARGET = 0.90  # of the test images, after the last epoch
 LR = (
     0.00665, 0.01241, 0.01818, 0.02394, 0.02971, 0.02856, 0.02705, 0.02553,
     0.02402, 0.0225, 0.02099, 0.01948, 0.01796, 0.01645, 0.01493, 0.01342,
@@ -21,3 +21,4 @@ TRAIN_ACCURACY = (
     0.7912, 0.8083, 0.8225, 0.8256, 0.8371, 0.8413, 0.8489, 0.8572,
     0.8603, 0.8672, 0.8698, 0.8778, 0.8858, 0.8950, 0.9064, 0.9226,
 )  # fmt: skip
+FINAL_ACCURACY = TEST_ACCURACY[-1]

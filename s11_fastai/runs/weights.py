@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from s11_fastai.data.transforms import NormalizeBytes, to_batch
 from s11_fastai.errors import S11Error
-from s11_fastai.interpret import Predictions, predict
+from s11_fastai.interpret import Predictions, finite, predict
 from s11_fastai.learner import S11Learner
 from s11_fastai.model import S11ResNet
 from s11_fastai.runs.schema import CLAIM, WEIGHTS, check_fields
@@ -64,10 +64,7 @@ class Classifier:
             raise S11Error(f"the network takes images of {self.side}x{self.side}, not {size}")
         if not n:
             raise S11Error("there is no image to look at: give some")
-        found = predict(self.model, self._batches(split))
-        if not np.isfinite(found.log_probabilities).all():
-            raise S11Error("the network gives no finite numbers: its weights are of no use")
-        return found
+        return finite(predict(self.model, self._batches(split)))
 
     def _batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         normalize = NormalizeBytes(self.mean, self.std)

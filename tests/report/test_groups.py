@@ -25,6 +25,16 @@ def test_runs_of_other_images_or_that_are_not_over_are_another_group(finished, t
     ]
 
 
+def test_runs_whose_auto_came_to_another_precision_are_another_group(finished, tmp_path):
+    run = read_records(finished[0])
+    seven = replace(run.settings, seed=7)
+    other = replace(run, path=tmp_path, settings=seven, env=run.env | {"precision": "fp16"})
+    groups = group_by_settings([run, other])
+    assert len(groups) == 2
+    assert differing_settings(groups) == {"precision": [run.env["precision"], "fp16"]}
+    assert len(group_by_settings([run, replace(other, env=run.env)])) == 1
+
+
 def test_settings_that_differ_are_given_for_every_group(finished, tmp_path):
     run = read_records(finished[0])
     other = replace(run, path=tmp_path, settings=replace(run.settings, wd=0.1, seed=3, lr_min=0.01))

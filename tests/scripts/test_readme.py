@@ -15,9 +15,12 @@ import study
 import torch
 from helpers import ROOT, read
 from PIL import Image
+from study_page import read_variants
 
 from s11_fastai.cli import run_flags
 from s11_fastai.lr_bounds import bounds_of
+from s11_fastai.report import reference_log
+from s11_fastai.runs.records import read_records
 from s11_fastai.runs.weights import read_weights
 
 matplotlib.use("Agg")
@@ -130,9 +133,23 @@ def test_the_published_weights_claim_what_readme_says():
 
 def test_readmes_figures_of_the_study_stand_there():
     study_page = (ROOT / "results/study/README.md").read_text()
-    (figures,) = re.findall(r"these settings reach (.*)%, the reference's (.*)% \(\[two", README)
+    (figures,) = re.findall(r"these settings reach (.*)%, [^%]*\n(.*)% \(\[two", README)
     for name, figure in zip(("default", "reference"), figures, strict=True):
         assert re.search(rf"^\| {name} \|.*\| 2 \| {figure} ±", study_page, re.MULTILINE)
+
+
+def test_readmes_other_figures_are_those_of_their_files():
+    history = read_records(ROOT / "results/full/seed-0").history
+    minutes = sum(row.seconds for row in history) / 60
+    assert f"24 epochs in {minutes:.0f} minutes" in README
+    assert f"\n{reference_log.FINAL_ACCURACY:.2%} on those" in README
+    variants = {v.name: v for v in read_variants(ROOT / "results/study/recipe.csv")}
+    ((more, peak),) = re.findall(
+        r"times 0.125 \| (.*) points more at peak 0.4 .* peak (.*), w", README
+    )
+    plain = variants[f"logit scale 1, peak {peak}"].accuracies
+    assert list(plain) == ["0"]
+    assert float(more) == round(variants["candidate"].accuracies["0"] - plain["0"], 1)
 
 
 def test_the_published_runs_bounds_are_those_of_the_rule():

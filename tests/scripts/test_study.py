@@ -10,6 +10,7 @@ import study_page
 from helpers import ROOT, half_pictures, help_without_heavy_imports
 from matplotlib.figure import Figure
 from study_rows import read_rows
+from study_table import read_table
 
 from s11_fastai.cli import run_flags
 from s11_fastai.errors import S11Error
@@ -48,7 +49,7 @@ def page(tmp_path):
 
     def make(rows: str) -> str:
         (tmp_path / "t.csv").write_text(COLUMNS + rows)
-        (tmp_path / "t.ini").write_text("# What two peaks\n# are worth.\n[DEFAULT]\n# else\n")
+        (tmp_path / "t.ini").write_text("# What two peaks\n# are worth.\n[a]\n# else\n[b]\nx=1\n")
         return study_page.write_page(tmp_path, tmp_path).read_text()
 
     return make
@@ -61,7 +62,34 @@ def test_the_page_compares_over_the_seeds_that_both_have(page):
     assert "| a | `--lr-max 0.1` | 2 | 60.00 ± 14.14 |  |" in text
     assert "| b | `--lr-max 0.2` | 3, 1 diverged | 70.00 ± 14.14 | +10.00 ± 0.00 |" in text
     assert "| c | `--lr-max 0.4` | 1 | 40.00 | -30.00 |" in text
-    assert "with fewer than three seeds: a; c; found." in text
+    assert text.endswith("\nNot settled: b; c; found.\n")
+
+
+def test_a_difference_is_settled_by_three_common_seeds_and_more_than_its_deviation(page):
+    own = "--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,"
+    third = ROWS + "a,2,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,0.6\n"
+    assert "\nNot settled: b; c; found.\n" in page(third)  # one of b diverged
+    assert "\nNot settled: c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.75\n"))
+    assert "\nNot settled: b; c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.1\n"))
+
+
+def test_variants_are_compared_with_the_first_of_their_table_whichever_run_was_over_first(page):
+    text = page("".join(reversed(ROWS.splitlines(keepends=True))))
+    assert text.index("| a |") < text.index("| b |") < text.index("| found |")
+    assert "| a | `--lr-max 0.1` | 2 | 60.00 ± 14.14 |  |" in text
+
+
+def test_the_line_of_what_is_shared_is_of_runs_that_were_finished_and_of_all_of_them(page):
+    rows = "a,0,--x 1,A,test,fp32,2,0.1,\nb,0,--x 2,A,test,fp32,12,0.1,0.5\n"
+    text = page(rows + "c,0,--x 3,B,held-out,fp32,24,0.1,0.5\n")
+    assert "\nA or B, held-out or test images, 12 or 24 epochs, fp32. Rows: " in text
+
+
+def test_a_neighbouring_table_that_cannot_be_read_does_not_end_the_page(page, tmp_path, capsys):
+    (tmp_path / "u.csv").write_text(COLUMNS + ROWS)
+    (tmp_path / "u.ini").write_bytes(b"# caf\xe9\n[a]\n")
+    assert "## U\n\ndigits, held-out images" in page(ROWS)
+    assert "does without u.ini" in capsys.readouterr().out
 
 
 def test_the_page_names_every_precision_of_a_table(page):
@@ -109,9 +137,10 @@ def test_a_grid_of_peaks_is_drawn_with_those_that_were_found(page, tmp_path, mon
     drawn = []
     monkeypatch.setattr(study_page, "plot_peaks", lambda *args: drawn.append(args) or Figure())
     assert "![Accuracy of each peak](t.png)" in page(ROWS)
-    ((accuracies, found),) = drawn
+    ((accuracies, found, split),) = drawn
     assert accuracies == {0.1: [50, 70], 0.2: [60, 80], 0.4: [40]}
     assert found == [0.15]
+    assert split == "held-out"
     assert (tmp_path / "t.png").exists()
     assert "t.png" not in page(ROWS.replace("--width 4", "--width 8", 1))
 
@@ -133,7 +162,7 @@ def table(tmp_path):
 
 
 def test_all_variants_get_their_first_seed_first(table):
-    jobs = study.read_table(table)
+    jobs = read_table(table)
     assert [(job.variant, job.seed) for job in jobs] == [
         ("low, 0.1", 0),
         ("high", 0),
@@ -148,13 +177,20 @@ def test_what_is_no_table_is_one_line(tmp_path):
     for text in ("", "[DEFAULT]\nepochs = 3\n", "epochs = 3\n", "[a]\nseeds = many\n", *odd):
         (tmp_path / "t.ini").write_text(text)
         with pytest.raises(S11Error, match=r"t\.ini") as error:
-            study.read_table(tmp_path / "t.ini")
+            read_table(tmp_path / "t.ini")
         assert "\n" not in str(error.value)
+
+
+def test_variants_that_would_share_a_row_or_a_folder_are_refused(tmp_path):
+    for text in ("[peak 4]\nx=1\n[peak / 4]\nx=2\n", "[a]\nx=1\n[b]\nx=1\n"):
+        (tmp_path / "t.ini").write_text(text)
+        with pytest.raises(S11Error, match=r"\[.*\] and \[.*\] have the same (folder|flags)"):
+            read_table(tmp_path / "t.ini")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments/studies").glob("*.ini")))
 def test_every_committed_table_is_understood(path):
-    for job in study.read_table(path):
+    for job in read_table(path):
         settings, _ = run_flags([*job.flags, "--seed", str(job.seed)])
         final = path.stem.startswith("final")
         assert bool(settings.holdout) != final, "choices are made on held-out images"
