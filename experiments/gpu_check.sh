@@ -20,7 +20,7 @@ fi
 mkdir -p "$2" || exit 2
 archive=$(realpath "$1") out=$(realpath "$2")
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
-export PYTHONPATH=$PWD
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
 python=${PYTHON:-python3}
 device=${S11_CHECK_DEVICE:-cuda}
@@ -43,18 +43,19 @@ part() {
 }
 
 if ! "$python" experiments/gpu_check.py --has-all; then
-    part venv 60 "$python" -m venv "$out/venv"
+    part venv 60 "$python" -m venv --system-site-packages "$out/venv"  # the machine's own torch
     python=$out/venv/bin/python
     part install 240 "$python" -m pip install -e ".[test]"
 fi
 
-part tests 100 "$python" -m pytest -m gpu --continue-on-collection-errors -p no:cacheprovider \
+part tests 100 "$python" -m pytest -v -m gpu tests/test_gpu.py -p no:cacheprovider \
     -o junit_family=xunit1 --junitxml "$out/tests.xml"
 # Decoded once, so that it is in nobody's time.
 part images 60 "$python" -c \
     'import sys, s11_fastai; print(s11_fastai.load_images(sys.argv[1]).describe())' "$archive"
 for ((seed = 0; seed < seeds; seed++)); do
-    part "seed-$seed" $(((end - for_bench - SECONDS) / (seeds - seed))) \
+    # As many as there is time for: shares of it could be too short for each.
+    part "seed-$seed" $((end - for_bench - SECONDS)) \
         "$python" experiments/run.py --data "$archive" --device "$device" --seed "$seed" \
         --out "$out/run-$seed" "${run_flags[@]}"
 done

@@ -37,6 +37,7 @@ def in_processes(count: int, work: Callable[[], object], timeout: float = 120) -
 def _run(work: Callable[[], object], variables: dict[str, str], sender) -> None:
     os.environ.update(variables)
     torch.set_num_threads(1)  # the parent's other threads are not here
+    torch.cuda.is_available = lambda: False  # nor can a forked process use CUDA where it is there
     try:
         result = work()
     except SystemExit as stop:

@@ -171,10 +171,13 @@ def test_a_run_says_what_it_ran_on(on_gpu):
 
 def test_a_run_is_a_cpus_in_float32(animals, tmp_path, repeatable):
     """Last digits differ, and grow from step to step: on a CPU two ways to compute a convolution
-    are 3e-7 apart in the first step's loss and 0.01 after 26."""
+    are 1e-6 apart in the first step's loss and 0.03 at most in all 26, of which the last is 0.005.
+    """
+    plain = ["--label-smoothing", "0", "--logit-scale", "1"]  # whose loss falls far
     with no_pictures_of_predictions():
         for device in ("cpu", "cuda"):
-            run.main([*flags(animals, "fp32", device), "--out", str(tmp_path / device)])
+            argv = [*flags(animals, "fp32", device), *plain]
+            run.main([*argv, "--out", str(tmp_path / device)])
     cpu, gpu = (rows(tmp_path / device / "steps.csv") for device in ("cpu", "cuda"))
     for name in ("step", "lr", "momentum"):
         assert [row[name] for row in gpu] == [row[name] for row in cpu]
@@ -311,11 +314,16 @@ def alone_and_together() -> None:
 
 
 def test_one_launched_process_takes_the_steps_of_one_alone():
-    """Through accelerate, NCCL, DistributedDataParallel and SyncBatchNorm."""
+    """Through accelerate and NCCL, with SyncBatchNorm in the network.
+
+    With one process accelerate wraps nothing and SyncBatchNorm has nobody to ask; their own work on
+    a GPU needs two.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    places = os.pathsep.join(map(str, (ROOT, ROOT / "experiments", Path(__file__).parent)))
+    own, theirs = (ROOT, ROOT / "experiments", Path(__file__).parent), os.environ.get("PYTHONPATH")
+    places = os.pathsep.join([*map(str, own), *filter(None, [theirs])])
     launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": places}
     done = subprocess.run(

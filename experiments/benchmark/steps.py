@@ -29,7 +29,8 @@ REST = 1.0
 _MOST_STEPS = {"cpu": 1, "cuda": 8}
 _SAYS = (
     "One training step of the network of width {width} with {bs} images. The bare loop trains on "
-    "one batch of noise, over and over; all others load and augment their images{workers}. This "
+    "one batch of noise, over and over; all others load and augment their images{workers}: those "
+    "with workers find a full queue, which flatters them where a step is short. This "
     "project also records, shows and guards the run. The ratio is to {ours}, its default here; "
     "what it does beside the network's own work is timed by itself, since whole steps scatter by "
     "far more."
