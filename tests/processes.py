@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 
-def in_processes(count: int, work: Callable[[], object], timeout: float = 120) -> list:
+def in_processes(count: int, work: Callable[[], object], timeout: float = 600) -> list:
     """What `work` returns in each of `count` processes; for SystemExit, its code."""
     variables = {
         "WORLD_SIZE": count,

@@ -335,7 +335,7 @@ def test_processes_forked_in_the_thread_of_a_step_end_well_and_so_does_the_threa
     assert codes[0][1] != threading.get_ident()
     ours = next(t for t in threading.enumerate() if t.ident == codes[0][1])
     del one
-    ours.join(10)
+    ours.join(60)
     assert not ours.is_alive()
 
 
