@@ -25,7 +25,7 @@ begin with "final" alone are of the test images, and of runs that were made afte
 page is made from the rows beside it by `python experiments/study.py`, whose tables say which
 settings each variant has. Accuracies are those of the last epoch in percent, mean and standard
 deviation over the seeds. A difference is the mean over the seeds for which both variants have an
-accuracy; where it is smaller than its own deviation, or has fewer than three seeds, it settles
+accuracy; where it is no larger than its own deviation, or has fewer than three seeds, it settles
 nothing.
 """
 
@@ -139,7 +139,7 @@ def differences(variant: Variant, first: Variant) -> list[float]:
 
 def is_settled(values: Sequence[float]) -> bool:
     """Whether these differences tell two variants apart."""
-    return len(values) >= ENOUGH_SEEDS and abs(fmean(values)) >= stdev(values)
+    return len(values) >= ENOUGH_SEEDS and abs(fmean(values)) > stdev(values)
 
 
 def shared_flags(variants: Sequence[Variant]) -> dict[str, str]:

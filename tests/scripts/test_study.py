@@ -71,6 +71,8 @@ def test_a_difference_is_settled_by_three_common_seeds_and_more_than_its_deviati
     assert "\nNot settled: b; c; found.\n" in page(third)  # one of b diverged
     assert "\nNot settled: c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.75\n"))
     assert "\nNot settled: b; c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.1\n"))
+    alike = "".join(f"{v},{seed},--x {v},d,test,fp32,3,,0.5\n" for v in "ab" for seed in range(3))
+    assert page(alike).endswith("\nNot settled: b.\n")
 
 
 def test_variants_are_compared_with_the_first_of_their_table_whichever_run_was_over_first(page):
