@@ -3,7 +3,7 @@
     python experiments/compare.py runs/a runs/b
     python experiments/compare.py runs/* --out compare.png
 
-Runs that differ in the seed alone are shown as one, with mean and standard deviation.
+Runs of the same images, settings and precision are shown as one, with mean and standard deviation.
 """
 
 from __future__ import annotations

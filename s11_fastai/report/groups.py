@@ -11,7 +11,7 @@ from statistics import fmean, geometric_mean, stdev
 from s11_fastai.runs.records import Records
 from s11_fastai.streams import one_line
 
-# What may differ between runs of one group, beside the precision that `auto` stands for.
+# What may differ between runs of one group.
 _CHANCE = ("seed", "device", "data")
 # What the tables of results say already.
 _SHOWN = ("epochs", "lr_min", "lr_max")
