@@ -46,13 +46,11 @@ def compare(args: argparse.Namespace) -> None:
 
 def draw(groups: Sequence[Group], out: Path) -> None:
     """One picture of their curves; raises S11Error where no epoch is over."""
-    from s11_fastai.plots import plot_comparison
+    from s11_fastai.plots import encoded, plot_comparison
     from s11_fastai.report.comparison import compared
-    from s11_fastai.report.pictures import write_figure
-    from s11_fastai.storage import Folder
+    from s11_fastai.storage import write_atomically
 
-    figure = plot_comparison(list(compared(groups).values()))
-    write_figure(Folder(out.parent), out.name, figure)
+    write_atomically(out, encoded(plot_comparison(list(compared(groups).values())), out))
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

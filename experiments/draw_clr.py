@@ -44,12 +44,10 @@ def draw(lr_min: float, lr_max: float, step_size: int, cycles: int, out: Path) -
         )
     if out.suffix.lower() not in (".png", ".svg"):
         raise S11Error(f"--out {out} must end in .png or .svg")
-    from s11_fastai.plots import plot_clr
-    from s11_fastai.storage import whole_file
+    from s11_fastai.plots import encoded, plot_clr
+    from s11_fastai.storage import write_atomically
 
-    figure = plot_clr(lr_min, lr_max, step_size, cycles)
-    with whole_file(out) as file:
-        figure.savefig(file, format=out.suffix[1:].lower())
+    write_atomically(out, encoded(plot_clr(lr_min, lr_max, step_size, cycles), out))
 
 
 if __name__ == "__main__":

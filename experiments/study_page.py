@@ -12,8 +12,9 @@ from study_rows import read_rows
 from study_table import read_table, words_of
 
 from s11_fastai.errors import S11Error
-from s11_fastai.plots import plot_peaks
-from s11_fastai.storage import whole_file, write_atomically
+from s11_fastai.plots import encoded, plot_peaks
+from s11_fastai.report.groups import mean_and_std
+from s11_fastai.storage import write_atomically
 from s11_fastai.streams import say
 
 ENOUGH_SEEDS = 3
@@ -153,16 +154,9 @@ def table_line(variant: Variant, shared: dict[str, str], first: Variant | None) 
     found = variant.accuracies
     diverged = len(variant.rows) - len(found)
     seeds = f"{len(variant.rows)}" + (f", {diverged} diverged" if diverged else "")
-    against = mean_and_deviation(differences(variant, first), "+") if first else ""
-    accuracy = mean_and_deviation(list(found.values()))
+    against = mean_and_std(differences(variant, first), "+.2f") if first else ""
+    accuracy = mean_and_std(list(found.values()), ".2f")
     return f"| {variant.name} | {f'`{own}`' if own else ''} | {seeds} | {accuracy} | {against} |"
-
-
-def mean_and_deviation(values: Sequence[float], sign: str = "") -> str:
-    if not values:
-        return "none"
-    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{fmean(values):{sign}.2f}{deviation}"
 
 
 def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
@@ -177,6 +171,5 @@ def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
     found = [peak for each in variants if "--lr-max" not in each.flags for peak in each.peaks]
     accuracies = {each.peaks[0]: list(each.accuracies.values()) for each in given}
     figure = plot_peaks(accuracies, found, either(variants, "evaluated_on"))
-    with whole_file(path) as file:
-        figure.savefig(file, format="png")
+    write_atomically(path, encoded(figure, path))
     return path

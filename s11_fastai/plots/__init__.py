@@ -1,4 +1,4 @@
-"""Pictures: arrays in, matplotlib Figures out; it chooses no backend and writes no file."""
+"""Pictures: arrays in, matplotlib Figures or their bytes out; no backend chosen, no file written."""
 
 from s11_fastai.plots.curves import (
     plot_accuracy,
@@ -18,8 +18,10 @@ from s11_fastai.plots.mistakes import (
     plot_top_losses,
 )
 from s11_fastai.plots.statistics import plot_calibration, plot_confusion, plot_per_class
+from s11_fastai.plots.style import encoded
 
 __all__ = [
+    "encoded",
     "plot_accuracy",
     "plot_augmented",
     "plot_calibration",

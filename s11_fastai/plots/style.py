@@ -1,5 +1,8 @@
 """What all pictures share. The colours are Okabe and Ito's, safe for the colour-blind."""
 
+import io
+from pathlib import PurePath
+
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
@@ -40,6 +43,13 @@ def figure_with_axes(
     axes = figure.subplots()
     style_axes(axes, title, x, y)
     return figure, axes
+
+
+def encoded(figure: Figure, name: str | PurePath) -> bytes:
+    """A picture as the bytes of a file, in the format that the file's name ends with."""
+    file = io.BytesIO()
+    figure.savefig(file, format=PurePath(name).suffix[1:].lower())
+    return file.getvalue()
 
 
 def style_axes(axes: Axes, title: str, x: str, y: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, geometric_mean, stdev
@@ -96,17 +96,28 @@ def measurements(runs: Sequence[Records]) -> list[str]:
     if not runs:
         return ["-"] * 5
     bounds = [run.bounds for run in runs if run.bounds]
-    percent = "{:.2f}".format
     return [
-        _mean_and_std([100 * run.history[-1].valid_accuracy for run in runs], percent),
-        _mean_and_std([100 * run.best.valid_accuracy for run in runs if run.best], percent),
-        _mean_and_std([run.history[-1].valid_loss for run in runs], "{:.3f}".format),
+        mean_and_std([100 * run.history[-1].valid_accuracy for run in runs], ".2f"),
+        mean_and_std([100 * run.best.valid_accuracy for run in runs if run.best], ".2f"),
+        mean_and_std([run.history[-1].valid_loss for run in runs], ".3f"),
         f"{fmean(sum(row.seconds for row in run.history) for run in runs) / 60:.3g}",
         "-".join(
             _geometric_mean([getattr(found, name) for found in bounds])
             for name in ("lr_min", "lr_max")
         ),
     ]
+
+
+def mean_and_std(values: Sequence[float], form: str) -> str:
+    """The value where there is one, and "-" without any; mean and standard deviation of several.
+
+    `form` is a format of floats, as ".2f"; its "+" is for the mean alone.
+    """
+    if not values:
+        return "-"
+    if len(values) == 1 or not all(map(math.isfinite, values)):
+        return format(fmean(values), form)
+    return f"{fmean(values):{form}} ± {stdev(values):{form.lstrip('+')}}"
 
 
 def _used(run: Records, name: str) -> object:
@@ -129,15 +140,6 @@ def _with_seeds(name: str, n: int) -> str:
 
 def _shown(value: object) -> str:
     return "-" if value is None else str(value)
-
-
-def _mean_and_std(values: Sequence[float], form: Callable[[float], str]) -> str:
-    """The value where there is one; mean and standard deviation where there are several."""
-    if not values:
-        return "-"
-    if len(values) == 1 or not all(map(math.isfinite, values)):
-        return form(fmean(values))
-    return f"{form(fmean(values))} ± {form(stdev(values))}"
 
 
 def _geometric_mean(values: Sequence[float]) -> str:

@@ -1,10 +1,8 @@
 """The pictures of a run: one function for each, and one table of them all, PICTURES, at the end."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -49,9 +47,7 @@ def draw_predictions(folder: Folder, learn: S11Learner, seed: int, weights: str 
 
 def write_figure(folder: Folder, name: str, figure: Figure) -> None:
     """Write a picture as a whole file, in the format that its name ends with."""
-    image = io.BytesIO()
-    figure.savefig(image, format=Path(name).suffix[1:].lower())
-    folder.write(name, image.getvalue())
+    folder.write(name, plots.encoded(figure, name))
 
 
 class Inputs:
