@@ -130,9 +130,16 @@ def plot_lr_find(
     axes.set_title(RANGE_TEST.title, fontsize=TITLE, pad=24)  # above the names of the bounds
     axes.plot(lrs, losses, color=BLUE, lw=2.5)
     axes.set_xscale("log")
-    for lr, name, style, side in ((lr_min, "LRMIN", "--", "right"), (lr_max, "LRMAX", "-", "left")):
+    axes.set_ylim(*range_test_limits(losses))
+    axes.set_xlim(lrs[0], range_test_end(lrs, losses, lr_max))
+    # Above the picture the names end at their lines; where they would meet, the second begins there.
+    start, end = np.log(axes.get_xlim())
+    far_apart = np.log(lr_max / lr_min) > 0.25 * (end - start)
+    sides = "right", "right" if far_apart else "left"
+    for lr, name, style, side in zip(
+        (lr_min, lr_max), ("LRMIN", "LRMAX"), ("--", "-"), sides, strict=True
+    ):
         axes.axvline(lr, color=ORANGE, ls=style, lw=2)
-        # Above the picture, each on its own side of its line: they never meet.
         axes.annotate(
             f"{name} {lr:.3g}",
             (lr, 1),
@@ -143,8 +150,6 @@ def plot_lr_find(
             fontsize=12,
             color=ORANGE,
         )
-    axes.set_ylim(*range_test_limits(losses))
-    axes.set_xlim(lrs[0], range_test_end(lrs, losses, lr_max))
     if half is not None:
         lr, loss = half
         axes.axhline(loss, color=GREEN, lw=2, ls=":")
