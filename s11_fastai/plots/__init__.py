@@ -1,4 +1,4 @@
-"""Pictures: arrays in, matplotlib Figures or their bytes out; no backend chosen, no file written."""
+"""Pictures: arrays in, matplotlib Figures or bytes out; no backend is chosen, no file written."""
 
 from s11_fastai.plots.curves import (
     plot_accuracy,
