@@ -3,8 +3,9 @@
     python experiments/study.py experiments/studies/recipe.ini --data path/to/cifar10.tgz
 
 A table is an INI file. Each section is a variant and holds flags of run.py without their dashes;
-[DEFAULT] holds what all variants share, and `seeds`. All variants get their first seed before any
-gets its second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
+[DEFAULT] holds what all variants share, and `seeds`; name there also what is a default of run.py
+today, as a row is known by its flags alone. All variants get their first seed before any gets its
+second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
 results/study/<table>.csv, without accuracies where it diverged; results/study/README.md is made
 from the rows of all tables, each variant compared with its table's first. The same command goes on
 where it was stopped; rows that are there already are not run again, on whatever images: give

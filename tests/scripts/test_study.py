@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from study_rows import read_rows
 from study_table import read_table
 
-from s11_fastai.cli import run_flags
+from s11_fastai.cli import flag, run_flags
 from s11_fastai.errors import S11Error
+from s11_fastai.runs.settings import RECIPES
 
 TABLE = """
 # What two peaks are worth.
@@ -196,6 +197,8 @@ def test_every_committed_table_is_understood(path):
         settings, _ = run_flags([*job.flags, "--seed", str(job.seed)])
         final = path.stem.startswith("final")
         assert bool(settings.holdout) != final, "choices are made on held-out images"
+        recipe = {flag(name) for name in RECIPES["reference"]} - {"--lr-min", "--lr-max"}
+        assert "--recipe" in job.flags or recipe <= {*job.flags}, "a default may be another one day"
 
 
 @pytest.fixture
