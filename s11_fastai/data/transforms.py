@@ -25,6 +25,7 @@ from s11_fastai.errors import S11Error
 from s11_fastai.sources.imageset import SIDE, ImageSet
 
 PAD, HOLE = 4, 8
+MOST_KEPT = 2**30  # bytes of training images that are kept padded
 ORDER_STREAM, AUGMENT_STREAM = 0, 1
 
 
@@ -112,8 +113,9 @@ class PadCropFlip:
 class PaddedImages:
     """`PadCropFlip` on the images of an ImageSet, for batches that are sliced whole.
 
-    The training images are kept padded and in both orientations from the first batch on: 7,776
-    bytes for one of 32x32.
+    The training images are kept padded and in both orientations from the first batch on, 7,776
+    bytes for one of 32x32, where they take no more than `MOST_KEPT`; else each batch is padded by
+    itself, to the same bytes.
     """
 
     def __init__(self, images: ImageSet, seed: int, how: PadCropFlip) -> None:
@@ -123,8 +125,9 @@ class PaddedImages:
         self._newest: tuple[int, AugmentParams] | None = None  # an epoch and its parameters
 
     @cached_property
-    def padded(self) -> np.ndarray:
-        return _padded_both_ways(self.images.train.images, self.how.pad)
+    def padded(self) -> np.ndarray | None:
+        images = self.images.train.images
+        return _padded_both_ways(images, self.how.pad) if 2 * images.nbytes <= MOST_KEPT else None
 
     def prepare(self) -> None:
         """Pad the images now, so that worker processes share them."""
@@ -148,7 +151,7 @@ class PaddedImages:
             params = self._sample(len(indices), epoch, key)
         else:
             params = self._of_epoch(len(self.images.train.labels), epoch).take(places)
-        if (places >= 0).all():
+        if (places >= 0).all() and self.padded is not None:
             crops = _crops(self.padded, places, params, self.shape, pad)
         else:
             crops = pad_crop_flip(self.images.pixels_of(indices), params, pad)

@@ -7,6 +7,7 @@ from fastai.vision.core import PILImage
 from helpers import random_images
 
 from s11_fastai import get_dls
+from s11_fastai.data import transforms
 from s11_fastai.data.loader import Shard, _sent
 from s11_fastai.data.per_image import albumentations_default
 from s11_fastai.data.transforms import channel_stats, cutout_, pad_crop_flip, sample_params
@@ -105,6 +106,22 @@ def test_images_are_padded_for_training_only(images):
     assert "padded" not in vars(dls.train.augment)
     dls.train.one_batch()
     assert "padded" in vars(dls.train.augment)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_would_take_too_much_memory_are_padded_batch_by_batch(
+    images, monkeypatch, workers
+):
+    def passes():
+        dls = get_dls(images, bs=16, seed=5, num_workers=workers, device="cpu")
+        return [batches(dls.train, epoch) for epoch in range(2)], dls.train.augment.padded
+
+    kept, padded = passes()
+    monkeypatch.setattr(transforms, "MOST_KEPT", 2 * images.train.images.nbytes - 1)
+    again, none = passes()
+    assert padded is not None
+    assert none is None
+    assert all(same(ours, theirs) for ours, theirs in zip(again, kept, strict=True))
 
 
 def test_holes_go_where_their_images_go(images, monkeypatch):
