@@ -114,7 +114,8 @@ def message_of(error: BaseException, script: str, argv: list[str] | None) -> str
         then = f", then {go_on}" if go_on else ""
         return f"{where}{error.strerror or error}; {remedy}{then}"
     if what := lack_of_memory(error):
-        return as_flags(f"{what}: give a smaller `bs`, `width` or `resize`, or close programs")
+        remedy = "give a smaller `bs`, `width` or `resize`, or close other programs"
+        return as_flags(f"{what}: {remedy}")
     return None
 
 

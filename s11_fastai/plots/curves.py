@@ -135,9 +135,10 @@ def plot_lr_find(
     # Above the picture each name ends at its line; where they would meet, the second begins there.
     start, end = np.log(axes.get_xlim())
     far_apart = np.log(lr_max / lr_min) > 0.25 * (end - start)
-    sides = "right", "right" if far_apart else "left"
-    for lr, name, style, side in zip(
-        (lr_min, lr_max), ("LRMIN", "LRMAX"), ("--", "-"), sides, strict=True
+    second = "right" if far_apart else "left"
+    for lr, name, style, side in (
+        (lr_min, "LRMIN", "--", "right"),
+        (lr_max, "LRMAX", "-", second),
     ):
         axes.axvline(lr, color=ORANGE, ls=style, lw=2)
         axes.annotate(

@@ -86,7 +86,7 @@ def test_an_out_that_holds_a_run_is_kept(finished, pets, capsys):
                 "7.79 GiB of which 1.00 GiB is free.\nProcess 1 has more."
             ),
             "out of memory where 2.50 GiB more were needed, of 7.79 GiB in all: "
-            "give a smaller --bs, --width or --resize, or close programs",
+            "give a smaller --bs, --width or --resize, or close other programs",
         ),
     ],
     ids=["python", "cpu", "cuda"],
