@@ -25,7 +25,8 @@ What single changes are worth. Choices are made on held-out training images; the
 begin with "final" alone are of the test images, and of runs that were made after the choices. This
 page is made from the rows beside it by `python experiments/study.py`, whose tables say which
 settings each variant has. Accuracies are those of the last epoch in percent, mean and standard
-deviation over the seeds. A difference is the mean over the seeds for which both variants have an
+deviation over the seeds; those of the training images, a mean, are of the augmented images while
+the last epoch went on. A difference is the mean over the seeds for which both variants have an
 accuracy; where it is no larger than its own deviation, or has fewer than three seeds, it settles
 nothing.
 """
@@ -41,13 +42,27 @@ class Variant(NamedTuple):
     @property
     def accuracies(self) -> dict[str, float]:
         """In percent, by seed; runs that diverged have none."""
-        found = {seed: row["final_accuracy"] for seed, row in self.rows.items()}
-        return {seed: 100 * float(value) for seed, value in found.items() if value}
+        return self._percent("final_accuracy")
+
+    @property
+    def fit(self) -> float | None:
+        """The mean accuracy on the training images, in percent; None where no run has one."""
+        found = self._percent("train_accuracy").values()
+        return fmean(found) if found else None
 
     @property
     def peaks(self) -> list[float]:
         """The lr at the peak of each run."""
         return [float(row["lr_max"]) for row in self.rows.values() if row["lr_max"]]
+
+    @property
+    def finds_its_peak(self) -> bool:
+        """Whether that is from each run's range test."""
+        return not {"--lr-max", "--recipe"} & self.flags.keys()
+
+    def _percent(self, column: str) -> dict[str, float]:
+        found = {seed: row[column] for seed, row in self.rows.items()}
+        return {seed: 100 * float(value) for seed, value in found.items() if value}
 
 
 def write_page(results: Path, tables: Path) -> Path:
@@ -113,13 +128,16 @@ def section(path: Path, words: str, variants: Sequence[Variant], picture: Path |
         f"{either(variants, 'data')}, {either(variants, 'evaluated_on')} images, "
         f"{either(variants, 'epochs')} epochs, {either(variants, 'precision')}{flags}. "
         f"Rows: [`{path.name}`]({path.name}).\n",
-        "| variant | its own settings | seeds | accuracy, % | against the first, points |",
-        "|---|---|---|---|---|",
+        "| variant | its own settings | seeds | training, % | accuracy, % "
+        "| against the first, points |",
+        "|---|---|---|---|---|---|",
         table_line(first, shared, None),
         *(table_line(variant, shared, first) for variant in others),
     ]
     if picture:
         lines.append(f"\n![Accuracy of each peak]({picture.name})")
+    if found := [peaks_line(each) for each in variants if each.finds_its_peak and each.peaks]:
+        lines.append(f"\nLRMAX by the range test: {'; '.join(found)}.")
     if open_ := [each.name for each in others if not is_settled(differences(each, first))]:
         lines.append(f"\nNot settled: {'; '.join(open_)}.")
     return "\n".join(line for line in lines if line) + "\n"
@@ -155,20 +173,31 @@ def table_line(variant: Variant, shared: dict[str, str], first: Variant | None) 
     diverged = len(variant.rows) - len(found)
     seeds = f"{len(variant.rows)}" + (f", {diverged} diverged" if diverged else "")
     against = mean_and_std(differences(variant, first), "+.2f") if first else ""
+    fit = "" if variant.fit is None else f"{variant.fit:.2f}"
     accuracy = mean_and_std(list(found.values()), ".2f")
-    return f"| {variant.name} | {f'`{own}`' if own else ''} | {seeds} | {accuracy} | {against} |"
+    settings = f"`{own}`" if own else ""
+    return f"| {variant.name} | {settings} | {seeds} | {fit} | {accuracy} | {against} |"
+
+
+def peaks_line(variant: Variant) -> str:
+    """The peaks that a variant's runs have found, mean and spread."""
+    said = f"{variant.name} {mean_and_std(variant.peaks, '.3f')}"
+    if len(variant.peaks) == 1:
+        return f"{said}, one seed"
+    spread = stdev(variant.peaks) / fmean(variant.peaks)
+    return f"{said}, a spread of {spread:.0%} over {len(variant.peaks)} seeds"
 
 
 def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
     """Draw the accuracies over the peaks where the variants differ in nothing but the bounds.
 
-    A variant without `--lr-max` has found its own bounds; its peaks are marked.
+    The peaks that range tests have found are marked.
     """
     fixed = [{k: v for k, v in each.flags.items() if k not in _LR_FLAGS} for each in variants]
-    given = [v for v in variants if "--lr-max" in v.flags and v.accuracies and v.peaks]
+    given = [v for v in variants if not v.finds_its_peak and v.accuracies and v.peaks]
     if any(flags != fixed[0] for flags in fixed) or len({each.peaks[0] for each in given}) < 3:
         return None
-    found = [peak for each in variants if "--lr-max" not in each.flags for peak in each.peaks]
+    found = [peak for each in variants if each.finds_its_peak for peak in each.peaks]
     accuracies = {each.peaks[0]: list(each.accuracies.values()) for each in given}
     figure = plot_peaks(accuracies, found, either(variants, "evaluated_on"))
     write_atomically(path, encoded(figure, path))

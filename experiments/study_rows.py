@@ -17,7 +17,8 @@ COLUMNS = (
     *("valid_loss", "git_revision"),
 )
 # What the page is made of.
-NEEDED = {*COLUMNS[:7], "lr_max", "final_accuracy"}
+NEEDED = {*COLUMNS[:7], "lr_max", "train_accuracy", "final_accuracy"}
+_NUMBERS = {"train_accuracy": FRACTION, "final_accuracy": FRACTION, "lr_max": LR}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -42,7 +43,7 @@ def check_row(row: dict[str, str]) -> None:
         raise ValueError(f"its columns are {shown(list(row))}")
     if len(shlex.split(row["flags"])) % 2:
         raise ValueError(f"'flags' must be flags with their values, not {shown(row['flags'])}")
-    for name, check in (("final_accuracy", FRACTION), ("lr_max", LR)):
+    for name, check in _NUMBERS.items():
         if row[name] and not check.holds(float(row[name])):
             raise ValueError(f"{name!r} must be {check.words}, not {shown(row[name])}")
 

@@ -32,15 +32,17 @@ seeds = 0
 """
 
 
-COLUMNS = "variant,seed,flags,data,evaluated_on,precision,epochs,lr_max,final_accuracy\n"
+COLUMNS = (
+    "variant,seed,flags,data,evaluated_on,precision,epochs,lr_max,train_accuracy,final_accuracy\n"
+)
 ROWS = """\
-a,0,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,0.5
-a,1,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,0.7
-b,0,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,0.6
-b,1,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,0.8
-b,2,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,
-c,1,--lr-max 0.4 --width 4,digits,held-out,fp32,3,0.4,0.4
-found,0,--width 4,digits,held-out,fp32,3,0.15,0.9
+a,0,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,0.75,0.5
+a,1,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,0.85,0.7
+b,0,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,0.7,0.6
+b,1,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,0.9,0.8
+b,2,--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,,
+c,1,--lr-max 0.4 --width 4,digits,held-out,fp32,3,0.4,0.6,0.4
+found,0,--width 4,digits,held-out,fp32,3,0.15,0.95,0.9
 """
 
 
@@ -60,31 +62,43 @@ def test_the_page_compares_over_the_seeds_that_both_have(page):
     text = page(ROWS)
     assert "\nWhat two peaks are worth.\n" in text
     assert "digits, held-out images, 3 epochs, fp32; `--width 4`." in text
-    assert "| a | `--lr-max 0.1` | 2 | 60.00 ± 14.14 |  |" in text
-    assert "| b | `--lr-max 0.2` | 3, 1 diverged | 70.00 ± 14.14 | +10.00 ± 0.00 |" in text
-    assert "| c | `--lr-max 0.4` | 1 | 40.00 | -30.00 |" in text
+    assert "| a | `--lr-max 0.1` | 2 | 80.00 | 60.00 ± 14.14 |  |" in text
+    assert "| b | `--lr-max 0.2` | 3, 1 diverged | 80.00 | 70.00 ± 14.14 | +10.00 ± 0.00 |" in text
+    assert "| c | `--lr-max 0.4` | 1 | 60.00 | 40.00 | -30.00 |" in text
     assert text.endswith("\nNot settled: b; c; found.\n")
 
 
 def test_a_difference_is_settled_by_three_common_seeds_and_more_than_its_deviation(page):
-    own = "--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,"
-    third = ROWS + "a,2,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,0.6\n"
+    own = "--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,,"
+    third = ROWS + "a,2,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,,0.6\n"
     assert "\nNot settled: b; c; found.\n" in page(third)  # one of b diverged
     assert "\nNot settled: c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.75\n"))
     assert "\nNot settled: b; c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.1\n"))
-    alike = "".join(f"{v},{seed},--x {v},d,test,fp32,3,,0.5\n" for v in "ab" for seed in range(3))
+    alike = "".join(f"{v},{seed},--x {v},d,test,fp32,3,,,0.5\n" for v in "ab" for seed in range(3))
     assert page(alike).endswith("\nNot settled: b.\n")
+
+
+def test_the_page_tells_the_spread_of_the_peaks_that_range_tests_have_found(page):
+    text = page(ROWS + "found,1,--width 4,digits,held-out,fp32,3,0.25,,0.9\n")
+    assert "\nLRMAX by the range test: found 0.200 ± 0.071, a spread of 35% over 2 seeds.\n" in text
+    others = (
+        "a,0,--lr-max 0.1,d,test,fp32,3,0.1,,0.5\nb,0,--recipe reference,d,test,fp32,3,0.03,,0.5\n"
+    )
+    assert "by the range test" not in page(others)
+    assert "\nLRMAX by the range test: c 0.150, one seed.\n" in page(
+        others + "c,0,--wd 1,d,test,fp32,3,0.15,,0.5\nd,0,--wd 2,d,test,fp32,3,,,\n"
+    )
 
 
 def test_variants_are_compared_with_the_first_of_their_table_whichever_run_was_over_first(page):
     text = page("".join(reversed(ROWS.splitlines(keepends=True))))
     assert text.index("| a |") < text.index("| b |") < text.index("| found |")
-    assert "| a | `--lr-max 0.1` | 2 | 60.00 ± 14.14 |  |" in text
+    assert "| a | `--lr-max 0.1` | 2 | 80.00 | 60.00 ± 14.14 |  |" in text
 
 
 def test_the_line_of_what_is_shared_is_of_runs_that_were_finished_and_of_all_of_them(page):
-    rows = "a,0,--x 1,A,test,fp32,2,0.1,\nb,0,--x 2,A,test,fp32,12,0.1,0.5\n"
-    text = page(rows + "c,0,--x 3,B,held-out,fp32,24,0.1,0.5\n")
+    rows = "a,0,--x 1,A,test,fp32,2,0.1,,\nb,0,--x 2,A,test,fp32,12,0.1,,0.5\n"
+    text = page(rows + "c,0,--x 3,B,held-out,fp32,24,0.1,,0.5\n")
     assert "\nA or B, held-out or test images, 12 or 24 epochs, fp32. Rows: " in text
 
 
@@ -96,7 +110,7 @@ def test_a_neighbouring_table_that_cannot_be_read_does_not_end_the_page(page, tm
 
 
 def test_the_page_names_every_precision_of_a_table(page):
-    text = page(ROWS + "d,0,--lr-max 0.8 --width 4,digits,held-out,bf16,3,0.8,0.5\n")
+    text = page(ROWS + "d,0,--lr-max 0.8 --width 4,digits,held-out,bf16,3,0.8,,0.5\n")
     assert "digits, held-out images, 3 epochs, bf16 or fp32; `--width 4`." in text
 
 
@@ -124,7 +138,7 @@ def test_rows_that_are_damaged_are_one_line_and_left_out_of_the_page(page, tmp_p
     assert "\n" not in str(error.value)
     said = page(ROWS)
     assert "## Bad rows\n\nLeft out, as `bad-rows.csv` cannot be read." in said
-    assert "| c | `--lr-max 0.4` | 1 | 40.00 | -30.00 |" in said
+    assert "| c | `--lr-max 0.4` | 1 | 60.00 | 40.00 | -30.00 |" in said
     assert "bad-rows.csv is damaged" in capsys.readouterr().out
     assert damaged.read_text() == text
 
@@ -133,7 +147,7 @@ def test_tables_without_a_row_or_a_peak_are_no_fault(page, tmp_path):
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "header.csv").write_text(COLUMNS)
     assert "## Empty" not in page(ROWS)
-    assert "t.png" not in page("".join(f"a,0,--lr-max 0.{i},d,test,fp32,3,,0.5\n" for i in "123"))
+    assert "t.png" not in page("".join(f"a,0,--lr-max 0.{i},d,test,fp32,3,,,0.5\n" for i in "123"))
 
 
 def test_a_grid_of_peaks_is_drawn_with_those_that_were_found(page, tmp_path, monkeypatch):
