@@ -4,12 +4,12 @@
 
 A table is an INI file. Each section is a variant and holds flags of run.py without their dashes;
 [DEFAULT] holds what all variants share, and `seeds`; name there also what is a default of run.py
-today, as a row is known by its flags alone. All variants get their first seed before any gets its
-second. A run lies in --runs as run.py leaves it; as soon as it is over it becomes a row of
-results/study/<table>.csv, without accuracies where it diverged; results/study/README.md is made
-from the rows of all tables, each variant compared with its table's first. The same command goes on
-where it was stopped; rows that are there already are not run again, on whatever images: give
-studies of other images another --results.
+today, as a row is known by its flags alone. `data` in a table comes before --data. All variants get
+their first seed before any gets its second. A run lies in --runs as run.py leaves it; as soon as it
+is over it becomes a row of results/study/<table>.csv, without accuracies where it diverged;
+results/study/README.md is made from the rows of all tables, each variant compared with the first
+that has a row. The same command goes on where it was stopped; rows that are there already are not
+run again, on whatever images: give studies of other images another --results.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
     """The job's run, begun or gone on with, on its share of the cores."""
     out = args.runs / job.folder
     out.parent.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, ROOT / "experiments/run.py", *job.flags, "--seed", job.seed]
-    words += ["--out", out, "--resume", *(["--data", args.data] if args.data else [])]
+    data = ["--data", args.data] if args.data else []
+    words = [sys.executable, ROOT / "experiments/run.py", *data, *job.flags]  # the last one counts
+    words += ["--seed", job.seed, "--out", out, "--resume"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // args.parallel)
     with (args.runs / f"{job.folder}.log").open("a") as log:

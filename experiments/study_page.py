@@ -22,13 +22,13 @@ _LR_FLAGS = {"--lr-max", "--lr-min"}
 HEAD = """# Study
 
 What single changes are worth. Choices are made on held-out training images; the tables whose names
-begin with "final" alone are of the test images, and of runs that were made after the choices. This
-page is made from the rows beside it by `python experiments/study.py`, whose tables say which
-settings each variant has. Accuracies are those of the last epoch in percent, mean and standard
-deviation over the seeds; those of the training images, a mean, are of the augmented images while
-the last epoch went on. A difference is the mean over the seeds for which both variants have an
-accuracy; where it is no larger than its own deviation, or has fewer than three seeds, it settles
-nothing.
+begin with "final" alone are of the test images, by which nothing is chosen. This page is made from
+the rows beside it by `python experiments/study.py`, whose tables say which settings each variant
+has. Accuracies are those of the last epoch in percent, mean and standard deviation over the seeds;
+those of the training images, a mean, are of the augmented images while the last epoch went on. A
+difference is the mean over the seeds for which both variants have an accuracy, in whatever
+precision they were trained; where it is no larger than its own deviation or than one held-out
+image, or has fewer than three seeds, it settles nothing.
 """
 
 
@@ -138,7 +138,8 @@ def section(path: Path, words: str, variants: Sequence[Variant], picture: Path |
         lines.append(f"\n![Accuracy of each peak]({picture.name})")
     if found := [peaks_line(each) for each in variants if each.finds_its_peak and each.peaks]:
         lines.append(f"\nLRMAX by the range test: {'; '.join(found)}.")
-    if open_ := [each.name for each in others if not is_settled(differences(each, first))]:
+    one_image = 100 / int(first.flags.get("--holdout", 10_000))
+    if open_ := [v.name for v in others if not is_settled(differences(v, first), one_image)]:
         lines.append(f"\nNot settled: {'; '.join(open_)}.")
     return "\n".join(line for line in lines if line) + "\n"
 
@@ -156,9 +157,11 @@ def differences(variant: Variant, first: Variant) -> list[float]:
     return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
 
 
-def is_settled(values: Sequence[float]) -> bool:
-    """Whether these differences tell two variants apart."""
-    return len(values) >= ENOUGH_SEEDS and abs(fmean(values)) > stdev(values)
+def is_settled(values: Sequence[float], one_image: float) -> bool:
+    """Whether these differences, in points as `one_image` is, tell two variants apart."""
+    if len(values) < ENOUGH_SEEDS:
+        return False
+    return round(abs(fmean(values)), 6) > max(stdev(values), round(one_image, 6))
 
 
 def shared_flags(variants: Sequence[Variant]) -> dict[str, str]:

@@ -239,7 +239,7 @@ def _parser() -> Parser:
         type=float,
         default=CHECKPOINT_MINUTES,
         metavar="M",
-        help="the longest time between two checkpoints (default 2)",
+        help="the longest time of training between two checkpoints (default 2)",
     )
     return parser
 

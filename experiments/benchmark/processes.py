@@ -128,8 +128,8 @@ def measure_together(data: str | None, width: int, bs: int, n: int) -> Table:
             f"the machine to itself, and of two at once, {torch.get_num_threads()} threads each. "
             "Threads that wait for each other spin as torch comes, and sleep with "
             "OMP_WAIT_POLICY=passive, which run.py sets: the ratio is to its run alone. Two that "
-            f"share the machine without a loss take 2 times as long as one. The median of {n} "
-            "steps in a row."
+            f"share the machine without a loss take 2 times as long as one. Measured once: the "
+            f"median of {n} steps in a row."
         ),
     )
 

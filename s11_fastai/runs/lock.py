@@ -68,8 +68,8 @@ def claim(
 
     The main process holds it against a second run until the block's end; the system lets go of a
     dead process's lock. A folder in which nothing was begun is taken away again. A finished run of
-    which something is missing or damaged goes on from its checkpoint, where it has one. Raises
-    S11Error where another run holds the folder, where it is not free, and where it cannot be made.
+    which something is missing or damaged goes on from its checkpoint. Raises S11Error where it has
+    none, where another run holds the folder, where it is not free, and where it cannot be made.
     An error that ends the block says, in `run_folder`, where to go on.
     """
     if not is_main:
@@ -77,9 +77,11 @@ def claim(
         return
     results = read_results(path) if resume else None
     flaw = _flaw_of(path) if results else ""
-    if results and not (flaw and Checkpoints(path / "checkpoint").names()):
-        yield RunFolder(path, _last_word(path, results, flaw))
+    if results and not flaw:
+        yield RunFolder(path, _last_word(path, results))
         return
+    if flaw and not Checkpoints(path / "checkpoint").names():
+        raise S11Error(f"the run is finished, but {flaw}")
     _check_place(path.parent if or_next else path)
     if not or_next and path.exists():  # before anything is written there: it may be a stranger's
         _check_ours(path, resume)
@@ -125,13 +127,12 @@ def _flaw_of(path: Path) -> str:
     return ""
 
 
-def _last_word(path: Path, results: dict, flaw: str) -> str:
+def _last_word(path: Path, results: dict) -> str:
     """What there is to say of a finished run, once what its process may have left is gone."""
-    left = [name for name in ("checkpoint", _PID) if (path / name).exists()]
-    if left and not flaw:
+    if any((path / name).exists() for name in ("checkpoint", _PID)):
         with suppress(OSError, S11Error), locked(path) as folder:
             Checkpoints(folder.sub("checkpoint")).remove()
-    return f"{path} is finished: {summary(results)}" + (f"\n{flaw}" if flaw else "")
+    return f"{path} is finished: {summary(results)}"
 
 
 @contextmanager

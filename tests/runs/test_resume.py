@@ -254,13 +254,13 @@ def test_one_that_is_of_no_use_costs_a_finished_run_nothing(
 
 
 @pytest.mark.parametrize("how", FLAWS)
-def test_without_one_the_words_say_what_helps(undisturbed, tmp_path, capsys, how):
+def test_without_one_it_is_an_error_that_says_what_helps(undisturbed, tmp_path, capsys, how):
     out = shutil.copytree(undisturbed[0], tmp_path / "r")
     damage(out, how)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    assert run.main(["--out", str(out), "--resume"]) is None
-    said = capsys.readouterr().out
-    assert f"{out} is finished" in said
+    code, said = ended(["--out", out, "--resume"], capsys)
+    assert code == 2
+    assert "the run is finished, but" in said
     assert FLAWS[how] in said
     assert "bring back a copy, or make the run again" in said
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before

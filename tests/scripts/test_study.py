@@ -74,6 +74,12 @@ def test_a_difference_is_settled_by_three_common_seeds_and_more_than_its_deviati
     assert "\nNot settled: b; c; found.\n" in page(third)  # one of b diverged
     assert "\nNot settled: c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.75\n"))
     assert "\nNot settled: b; c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.1\n"))
+    by_images = "".join(
+        f"{v},{seed},--holdout 300 --x {v},d,held-out,fp32,3,,,{accuracy}\n"
+        for v, accuracy in (("a", 0.99), ("b", 0.99 + 1 / 300), ("c", 0.99 + 2 / 300))
+        for seed in range(3)
+    )
+    assert page(by_images).endswith("\nNot settled: b.\n")  # by one image
     alike = "".join(f"{v},{seed},--x {v},d,test,fp32,3,,,0.5\n" for v in "ab" for seed in range(3))
     assert page(alike).endswith("\nNot settled: b.\n")
 
@@ -228,6 +234,18 @@ def made_up_runs(finished, monkeypatch):
 
     monkeypatch.setattr(study, "start", start)
     return started
+
+
+@pytest.mark.parametrize(("own", "used"), [("data = digits\n", "digits"), ("", "/images")])
+def test_images_that_a_table_names_are_its_own(tmp_path, monkeypatch, own, used):
+    started = []
+    monkeypatch.setattr(study.subprocess, "Popen", lambda words, **_: started.append(words))
+    path = tmp_path / "t.ini"
+    path.write_text(f"[DEFAULT]\n{own}[a]\nepochs = 3\n")
+    args = study.parse([str(path), "--data", "/images", "--runs", str(tmp_path)])
+    study.start(read_table(path)[0], args)
+    settings, _ = run_flags(started[0][2:])
+    assert (settings.data, settings.epochs, settings.seed) == (used, 3, 0)
 
 
 def test_each_run_becomes_a_row_and_is_made_once(table, tmp_path, made_up_runs, capsys):
