@@ -142,7 +142,9 @@ def s11_learner(
     `pick_precision` does.
     """
     model = S11ResNet(dls.c) if model is None else model
-    on_cuda = torch.device(dls.device).type == "cuda"
+    # fastai's loaders may have none: then the network stays where it is.
+    device = torch.device(getattr(dls, "device", None) or next(model.parameters()).device)
+    on_cuda = device.type == "cuda"
     # Torch's defaults of the last two are None, which no callback can write down as a number.
     sgd = partial(torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda, foreach=False)
     own = {
@@ -155,7 +157,7 @@ def s11_learner(
     learn = S11Learner(dls, model, wd=wd, cbs=cbs, **own | kwargs)
     recorder = learn.recorder
     recorder.loss, recorder.smooth_loss = MeanLoss(), SmoothLoss()
-    picked = pick_precision(precision, torch.device(dls.device))
+    picked = pick_precision(precision, device)
     if picked != "fp32":
         learn.add_cb(TrainInLowPrecision(picked))
     return learn
@@ -178,7 +180,7 @@ class TrainInLowPrecision(MixedPrecision):
     computing = False
 
     def before_fit(self) -> None:
-        device = torch.device(self.dls.device).type
+        device = next(self.model.parameters()).device.type
         half = self.amp_mode.value == "fp16"
         self.autocast = autocast(device, torch.float16 if half else torch.bfloat16)
         self.learn.scaler = GradScaler(device, **self.kwargs | {"enabled": half})

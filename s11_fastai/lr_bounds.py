@@ -120,10 +120,10 @@ def _untouched(learn: Learner) -> Iterator[None]:
     optimiser = learn.opt and copy.deepcopy(learn.opt.state_dict())
     kept = [(thing, dict(vars(thing))) for thing in (learn, learn.recorder, *loaders)]
     cbs = list(learn.cbs)
-    loader_rngs = [(dl.rng, dl.rng.getstate()) for dl in loaders]
+    loader_rngs = [(dl.rng, dl.rng.getstate()) for dl in loaders if hasattr(dl, "rng")]
     rngs = random.getstate(), np.random.get_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    device = torch.device(learn.dls.device)
+    device = next(model.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # and the CPU's
         try:
             yield

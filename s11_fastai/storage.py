@@ -172,10 +172,22 @@ def sealed(tensors: Mapping[str, Tensor], about: object = None) -> bytes:
 
     They make an ordinary safetensors file: names, shapes, numbers and text.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = _separate(tensors)
     text = json.dumps(about, allow_nan=False)
     seal = json.dumps({"about": text, "sha256": _digest(tensors, text)})
     return save(tensors, {_KEY: seal})
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each in memory of its own: a network may have one by two names."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return found
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:

@@ -1,5 +1,6 @@
 """What only a GPU can show: `pytest -m gpu` on a machine with CUDA."""
 
+import copy
 import gc
 import json
 import os
@@ -14,6 +15,9 @@ import pytest
 import run
 import torch
 from fastai.callback.core import Callback
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.optimizer import Adam
 from helpers import (
     BOUNDS,
     ROOT,
@@ -26,10 +30,20 @@ from helpers import (
 )
 from torch import nn
 
-from s11_fastai import S11ResNet, find_lr_bounds, get_dls, interpret, load_run, s11_learner
+from s11_fastai import (
+    Resume,
+    S11ResNet,
+    SaveCheckpoints,
+    find_lr_bounds,
+    get_dls,
+    interpret,
+    load_run,
+    s11_learner,
+)
 from s11_fastai.callbacks.distributed import Launched, ShardBatches
 from s11_fastai.learner import S11Learner
 from s11_fastai.report.pictures import PICTURES
+from s11_fastai.storage import pack, unpack
 
 pytestmark = [
     pytest.mark.gpu,
@@ -212,6 +226,25 @@ def test_stopped_within_an_epoch_and_resumed(
     assert losses[: batch + 3] == pytest.approx(theirs[: batch + 3], rel=rel)
     assert losses == pytest.approx(theirs, abs=0.2)
     assert "resumed" not in read(out / "env.json")
+
+
+def test_a_learner_with_fastais_own_optimiser_goes_on(tmp_path):
+    dls = get_dls(random_images(np.random.default_rng(0)), bs=12, device="cuda")
+
+    def fit(*cbs):
+        learn = Learner(dls, S11ResNet(3, 2), CrossEntropyLossFlat(), opt_func=Adam)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(2, 0.01, cbs=cbs)
+        return learn
+
+    saved = []
+    fit(SaveCheckpoints(lambda state: saved.append(pack(copy.deepcopy(state)))))
+    state = unpack(*saved[1])
+    state["optimiser"]["state"] = [  # as they come from a file
+        {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in own.items()}
+        for own in state["optimiser"]["state"]
+    ]
+    assert fit(Resume(state)).train_iter == 2 * len(dls.train)
 
 
 def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(animals, tmp_path, capsys):

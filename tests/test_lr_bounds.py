@@ -7,11 +7,15 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from helpers import random_images
 from test_learner import small_learner
+from torch.utils.data import TensorDataset
 from writes import watched
 
-from s11_fastai import find_lr_bounds
+from s11_fastai import S11ResNet, find_lr_bounds, s11_learner
 from s11_fastai.errors import S11Error
 from s11_fastai.lr_bounds import LRBounds, bounds_of, half_of_the_fall, smoothed
 
@@ -119,6 +123,32 @@ def test_it_leaves_no_trace(tmp_path, monkeypatch):
         assert len(bounds.lrs) == len(bounds.losses) > 20
         assert bounds.lr_min < bounds.lr_max
     assert not list(tmp_path.iterdir())
+
+
+def torch_loaders(images):
+    """PyTorch's own, of which fastai asks neither a device nor a generator."""
+    pixels, labels = torch.from_numpy(images.train.images), torch.from_numpy(images.train.labels)
+    pairs = TensorDataset(pixels.permute(0, 3, 1, 2).float() / 255, labels)
+    return DataLoaders(*(torch.utils.data.DataLoader(pairs, 10, shuffle=s) for s in (True, False)))
+
+
+def loaders_without_a_device(images):
+    pixels, labels = map(torch.from_numpy, images.train)
+    pairs = list(zip(pixels.permute(0, 3, 1, 2).float() / 255, labels, strict=True))
+    return DataLoaders.from_dsets(pairs, pairs[:9], bs=10)
+
+
+@pytest.mark.parametrize("loaders", [torch_loaders, loaders_without_a_device])
+def test_it_needs_no_loaders_of_ours(images, loaders):
+    torch.manual_seed(0)
+    dls = loaders(images)
+    assert getattr(dls, "device", None) is None
+    stock = Learner(dls, S11ResNet(3, 1), CrossEntropyLossFlat())
+    for learn in (stock, s11_learner(dls, S11ResNet(3, 1))):
+        before = [p.tolist() for p in learn.model.parameters()]
+        bounds = find_lr_bounds(learn)
+        assert bounds.lr_min < bounds.lr_max
+        assert [p.tolist() for p in learn.model.parameters()] == before
 
 
 def test_training_is_the_same_to_the_bit_with_and_without_it(images):

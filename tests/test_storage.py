@@ -44,6 +44,17 @@ def test_what_is_written_is_read_and_equal_contents_are_equal_files(tmp_path):
     assert torch.equal(load_file(tmp_path / "a")["last"], TENSORS["last"])  # plain safetensors
 
 
+def test_one_tensor_by_two_names_is_written_twice(tmp_path):
+    weights = torch.arange(6.0)
+    write_tensors(tmp_path / "t", {"a": weights, "b": weights, "part": weights[2:4]})
+    found, _ = read_tensors(tmp_path / "t")
+    assert {k: v.tolist() for k, v in found.items()} == {
+        "a": weights.tolist(),
+        "b": weights.tolist(),
+        "part": [2, 3],
+    }
+
+
 def test_every_changed_byte_shows(tmp_path):
     """All of them, one after the other: an error, or the same contents."""
     path = tmp_path / "a"

@@ -35,6 +35,15 @@ def batches_done(learn: Learner) -> int:
     return round((learn.pct_train * learn.n_epoch - learn.epoch) * len(learn.dls.train))
 
 
+def is_training(learn: Learner) -> bool:
+    """Whether what begins is to train a Learner, and is neither a range test nor a prediction.
+
+    Once it has been trained, `learn.validate` looks like training until it has evaluated.
+    """
+    others = ("lr_finder", "gather_preds")
+    return learn.opt is not None and not any(hasattr(learn, name) for name in others)
+
+
 def state_dict(
     learn: Learner, epoch: int, batch: int, generators: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -126,7 +135,8 @@ def check_network(model: nn.Module, state: Mapping[str, Any]) -> None:
 class Resume(Callback):
     """Begins the fit where a state of `SaveCheckpoints` stands; with None, at its beginning.
 
-    The epochs before it are passed over in silence: no other callback hears of them.
+    The epochs before it are passed over in silence: no other callback hears of them. It is for the
+    `cbs` of one fit.
     """
 
     order = -1000  # the first of all, so that it can keep events from the others
@@ -136,6 +146,10 @@ class Resume(Callback):
         self.waiting = state is not None
         self.begins = (state["epoch"], state["batch"]) if state else None
         self.silenced: list[Callback] = []
+        self.drawn = False  # the generators are those of the state
+
+    def before_fit(self) -> None:
+        self.run = is_training(self.learn)
 
     def before_epoch(self) -> None:
         if self.state is None or not self.waiting:
@@ -149,7 +163,8 @@ class Resume(Callback):
         self._begin()
 
     # Making an iterator over a DataLoader draws a random number, and the epoch's beginning sets
-    # pct_train: within an epoch, both come back when that is over.
+    # pct_train: within an epoch, both come back when that is over. The transforms of the first
+    # batch draw before `before_batch`: a loader that has `when_begun` calls before that.
 
     def before_batch(self) -> None:
         if self.state is not None and self.training:
@@ -171,12 +186,21 @@ class Resume(Callback):
         load_state_dict(self.learn, self.state)
         if not self.state["batch"]:
             self._restore_rest()
+        elif hasattr(self.dls.train, "when_begun"):
+            self.dls.train.when_begun(self._restore_generators)
+
+    def _restore_generators(self) -> None:
+        if self.state is not None:
+            with _belonging():
+                load_generator_state(self.state["generators"])
+            self.drawn = True
 
     def _restore_rest(self) -> None:
         assert self.state is not None
+        if not (self.drawn and self.training):
+            self._restore_generators()
         with _belonging():
             self.learn.pct_train = float(self.state["pct_train"])
-            load_generator_state(self.state["generators"])
         self.state = None
 
 
@@ -185,7 +209,7 @@ class SaveCheckpoints(Callback):
 
     It does so at the beginning, when `minutes` have passed since the last time, after each epoch,
     and when `checkpoint` is called. Weights and losses that are not finite are not saved:
-    it raises DivergedError.
+    it raises DivergedError. Range tests, predictions and evaluations by themselves save nothing.
     """
 
     order = ParamScheduler.order + 5  # after what records the batch and the epoch
@@ -200,16 +224,19 @@ class SaveCheckpoints(Callback):
         self.saved: tuple[int, int] | None = None
 
     def before_fit(self) -> None:
-        self.saved = None
+        self.run, self.saved = is_training(self.learn), None
 
     def before_epoch(self) -> None:
+        self.generators = generator_state()
+
+    def before_train(self) -> None:  # which `learn.validate` has not
         if self.saved is None:
             self.saved_at = self.clock()
             resume = getattr(self.learn, "resume", None)
             if resume is not None and resume.begins is not None:
                 self.saved = resume.begins
             else:
-                self._save(self.epoch, 0)
+                self._save(self.epoch, 0, self.generators)
 
     def before_validate(self) -> None:
         self.generators = generator_state()  # evaluation begins again, and draws again
@@ -221,12 +248,15 @@ class SaveCheckpoints(Callback):
     def checkpoint(self) -> None:
         """Save the state after the last training batch, where the loader can begin after it."""
         if hasattr(self.dls.train, "set_epoch"):
-            self._save(self.epoch, batches_done(self.learn))
+            generators = None if self.training else self.generators
+            self._save(self.epoch, batches_done(self.learn), generators)
 
     def after_epoch(self) -> None:
-        self._save(self.epoch + 1, 0)
+        if self.saved is not None:
+            self._save(self.epoch + 1, 0)
 
-    def _save(self, epoch: int, batch: int) -> None:
+    def _save(self, epoch: int, batch: int, generators: dict[str, Any] | None = None) -> None:
+        """`generators` is their state where it is not that of this moment."""
         guard = getattr(self.learn, "stop_on_divergence", None)
         if guard is not None:
             guard.look()
@@ -236,8 +266,6 @@ class SaveCheckpoints(Callback):
                 "lower `lr_max`"
             )
         if (epoch, batch) != self.saved:
-            in_evaluation = batch and not self.training
-            generators = self.generators if in_evaluation else None
             self.write(state_dict(self.learn, epoch, batch, generators))
             self.saved = epoch, batch
         self.saved_at = self.clock()
@@ -281,8 +309,13 @@ def stacked(values: list[Tensor]) -> Tensor:
 
 def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
     groups = getattr(learn.opt, "opt", learn.opt).param_groups if "param_groups" in state else []
-    if not groups:  # one of fastai's own
-        learn.opt.load_state_dict(state)
+    if not groups:  # one of fastai's own, which takes tensors wherever they are
+        places = [p for p, *_ in learn.opt.all_params()]
+        moved = [
+            {key: _as_lies(value, place, place.device) for key, value in own.items()}
+            for place, own in zip(places, state["state"], strict=True)
+        ]
+        learn.opt.load_state_dict({**state, "state": moved})
         return
     parameters = [p for group in groups for p in group["params"]]
     values = {
@@ -298,10 +331,15 @@ def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
     learn.opt.load_state_dict({"state": values, "param_groups": kept})
 
 
-def _as_lies(value: Any, parameter: Tensor) -> Any:
-    """The value in the parameter's own order of memory, where it has the parameter's shape."""
-    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+def _as_lies(value: Any, parameter: Tensor, device: torch.device | None = None) -> Any:
+    """The value in the parameter's own order of memory, where it has the parameter's shape.
+
+    Another one is moved to `device`, where that is given.
+    """
+    if not isinstance(value, Tensor):
         return value
+    if value.shape != parameter.shape:
+        return value.to(device or value.device)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 

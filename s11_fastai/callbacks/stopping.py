@@ -7,7 +7,7 @@ import torch
 from fastai.callback.core import Callback, CancelFitException
 from torch import Tensor
 
-from s11_fastai.callbacks.checkpoint import SaveCheckpoints
+from s11_fastai.callbacks.checkpoint import SaveCheckpoints, is_training
 from s11_fastai.callbacks.distributed import Processes
 from s11_fastai.callbacks.recording import RecordEpochs
 from s11_fastai.errors import DivergedError
@@ -29,7 +29,7 @@ class StopOnDivergence(Callback):
 
     On a CPU it does so in that step, on a GPU some steps later, but before the end of the epoch
     and before anything is saved. In mixed precision the scaler skips steps whose gradients
-    overflow; the loss is finite there.
+    overflow; the loss is finite there. Range tests and predictions are not looked at.
     """
 
     order = RecordEpochs.order - 1  # before anything of the step is recorded
@@ -37,10 +37,13 @@ class StopOnDivergence(Callback):
     def __init__(self) -> None:
         self.unseen: list[tuple[str, float, Tensor]] = []
 
+    def before_fit(self) -> None:
+        self.run, self.unseen = is_training(self.learn), []
+
     def after_batch(self) -> None:
         where = f"step {self.train_iter - 1}" if self.training else "the evaluation"
         self.unseen.append((where, self.opt.hypers[-1]["lr"], self.learn.loss.detach()))
-        if len(self.unseen) >= batches_between_looks(self.dls.device):
+        if len(self.unseen) >= batches_between_looks(self.learn.loss.device):
             self.look()
 
     def look(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from numbers import Integral
 from typing import NamedTuple, Protocol
@@ -78,6 +78,7 @@ class ResidentDL(TfmdDL):
         self._key: tuple[int, ...] = ()
         self._begin = 0
         self._looking = self._chosen = False
+        self._when_begun: Callable[[], None] | None = None
         super().__init__(dataset, *args, **kwargs)
 
     def new(
@@ -113,6 +114,13 @@ class ResidentDL(TfmdDL):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Make the next pass the one that `state` tells."""
         self.set_epoch(state["epoch"], state["first_batch"])
+
+    def when_begun(self, call: Callable[[], None]) -> None:
+        """Call it once in the next pass, before anything random is drawn for its first batch.
+
+        With workers, which draw in other processes, it is not called.
+        """
+        self._when_begun = call
 
     # To look at images belongs to no epoch, and shows others each time.
 
@@ -166,6 +174,9 @@ class ResidentDL(TfmdDL):
         if self.indices is None:  # others than indices: left to fastai, one by one
             yield from super().create_batches(samps)
             return
+        if self._when_begun and not self.fake_l.num_workers:
+            self._when_begun()
+        self._when_begun = None
         # Another pass may begin before this one ends.
         epoch, key, shard = self._now, self._key, self.shard
         if self._augmented and (self.images.places_in_train(self.indices) < 0).any():

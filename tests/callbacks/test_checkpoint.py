@@ -13,10 +13,12 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import Adam
+from fastai.vision.augment import RandTransform
+from fastai.vision.core import TensorImage
 from helpers import random_images
 from torch import nn
 
-from s11_fastai import Checkpoints, Resume, SaveCheckpoints, get_dls
+from s11_fastai import Checkpoints, Resume, SaveCheckpoints, find_lr_bounds, get_dls
 from s11_fastai.callbacks import checkpoint
 from s11_fastai.callbacks.recording import RecordEpochs
 from s11_fastai.errors import DivergedError, S11Error
@@ -46,6 +48,21 @@ def stock_loaders() -> DataLoaders:
 
 def sliced_loaders() -> DataLoaders:
     return get_dls(random_images(np.random.default_rng(0)), bs=12, device="cpu")
+
+
+class Noise(RandTransform):
+    """A batch transform that draws from the global generator."""
+
+    order = 101  # after Normalize
+
+    def encodes(self, x: TensorImage) -> TensorImage:
+        return x + torch.randn_like(x)
+
+
+def noisy_loaders() -> DataLoaders:
+    dls = sliced_loaders()
+    dls.add_tfms([Noise(p=1.0)], "after_batch")
+    return dls
 
 
 def learner(loaders) -> Learner:
@@ -86,6 +103,8 @@ def state(learn: Learner) -> list:
         (sliced_loaders, 6, (1, 2)),
         (sliced_loaders, 8, (1, 4)),  # evaluation begins again
         (sliced_loaders, 11, (2, 3)),
+        (noisy_loaders, 6, (1, 2)),
+        (noisy_loaders, 8, (1, 4)),
     ],
 )
 def test_a_plain_learner_goes_on_to_the_same_end(tmp_path, loaders, batches, begins):
@@ -96,6 +115,52 @@ def test_a_plain_learner_goes_on_to_the_same_end(tmp_path, loaders, batches, beg
     assert (found["epoch"], found["batch"]) == begins
     resumed = fit(learner(loaders), [Resume(found), SaveCheckpoints(checkpoints.write)])
     assert state(resumed) == state(whole)
+
+
+def test_in_a_learners_own_callbacks_fits_alone_are_saved(tmp_path):
+    saved = []
+    learn = learner(sliced_loaders)
+    learn.add_cb(SaveCheckpoints(lambda state: saved.append((state["epoch"], state["batch"]))))
+    with learn.no_bar(), learn.no_logging():
+        learn.validate()
+        learn.get_preds()
+        find_lr_bounds(learn)
+        assert saved == []
+        learn.fit_one_cycle(2, 0.01)
+        assert saved == [(0, 0), (1, 0), (2, 0)]
+        learn.validate()
+        learn.get_preds(with_loss=True)
+        find_lr_bounds(learn)
+    assert saved == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_a_state_waits_for_a_fit_whatever_comes_before_it(tmp_path):
+    whole = fit(learner(sliced_loaders), [])
+    checkpoints = Checkpoints(tmp_path)
+    fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    learn = learner(sliced_loaders)
+    learn.add_cb(Resume(checkpoints.newest()))
+    with learn.no_bar(), learn.no_logging():
+        learn.validate()
+        learn.get_preds()
+        find_lr_bounds(learn)
+    assert state(fit(learn, [])) == state(whole)
+
+
+def test_the_state_of_fastais_optimiser_lies_as_the_weights_do(tmp_path):
+    def convolution() -> Learner:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 30 * 30, 3))
+        model.to(memory_format=torch.channels_last)
+        return Learner(sliced_loaders(), model, CrossEntropyLossFlat(), opt_func=Adam)
+
+    checkpoints = Checkpoints(tmp_path)
+    fit(convolution(), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    again = [Resume(checkpoints.newest()), SaveCheckpoints(checkpoints.write), StopAfter(7)]
+    learn = fit(convolution(), again)
+    weights, *_ = learn.opt.all_params()[0]
+    assert weights.stride() == (27, 1, 9, 3)
+    assert learn.opt.state[weights]["grad_avg"].stride() == weights.stride()
 
 
 def test_stopped_in_evaluation_and_there_again(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from fastai.callback.core import Callback, CancelStepException
 from helpers import SMALL, ended, refused_data
 
-from s11_fastai import get_dls, s11_learner
+from s11_fastai import find_lr_bounds, get_dls, s11_learner
 from s11_fastai.callbacks.stopping import StopOnDivergence
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.model import S11ResNet
@@ -42,6 +42,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_3(argv, tmp_path, capsys, m
     assert all(value.isfinite().all() for value in learner["model"].values())
     batches = learner["callbacks"]["record_epochs"]["epoch"]["batches"]
     assert all(loss < float("inf") for *_, loss, _ in batches)
+
+
+def test_in_a_learners_own_callbacks_fits_alone_are_guarded(images):
+    torch.manual_seed(0)
+    learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
+    learn.add_cb(StopOnDivergence())
+    with learn.no_bar(), learn.no_logging():
+        learn.validate()
+        learn.get_preds(with_loss=True)
+        find_lr_bounds(learn)
+        learn.fit(1, 0.01)
+        learn.get_preds(with_loss=True)
+        with pytest.raises(DivergedError):
+            learn.fit(2, 1e30)
 
 
 def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
