@@ -60,9 +60,10 @@ def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
         raise S11Error(f"{args.run} is not finished: finish the run first")
     data, holdout = args.data or records.settings.data, records.settings.holdout
     learn = load_run(args.run, data=data, device=args.device)
-    if holdout:
-        own = records.results["final_accuracy"]
-        say(f"the run's own figure, of {holdout:,} held-out images: accuracy {own:.2%}")
+    if not holdout:
+        return Classifier.of(learn), learn.dls.valid.images
+    own = records.results["final_accuracy"]
+    say(f"the run's own figure, of {holdout:,} held-out images: accuracy {own:.2%}")
     weights = args.run / WEIGHTS["final"]
     return Classifier.of(learn), with_test(data, records.settings.resize, weights)
 

@@ -38,5 +38,7 @@ class Stopped(BaseException):
 
 def is_lack_of_memory(error: BaseException) -> bool:
     """Whether the computer or a GPU had no memory for something, as Python or torch says it."""
-    said = re.search("out of memory|allocate memory", " ".join(str(error).split()))
+    said = re.search(
+        "out of memory|allocate memory|not enough memory", " ".join(str(error).split())
+    )
     return isinstance(error, MemoryError) or said is not None

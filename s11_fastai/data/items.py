@@ -6,6 +6,7 @@ import operator
 import os
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from fastai.data.core import Datasets
@@ -48,7 +49,8 @@ class ClassName(OfItem):
         index, classes = index_of(item, self.images), self.images.classes
         if index is not None:
             return classes[self.images.labels_of(index)[0]]
-        folder = Path(item).parent.name if isinstance(item, str | os.PathLike) else None
+        path = Path(item) if isinstance(item, str | os.PathLike) else None
+        folder = path and normalize("NFC", path.parent.name)  # as classes are called
         if folder not in classes:
             raise S11Error(
                 f"{item!r:.200} has no label: with_labels= takes indices, and files that lie in a "

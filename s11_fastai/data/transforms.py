@@ -126,8 +126,10 @@ class PaddedImages:
 
     @cached_property
     def padded(self) -> np.ndarray | None:
-        images = self.images.train.images
-        return _padded_both_ways(images, self.how.pad) if 2 * images.nbytes <= MOST_KEPT else None
+        images, pad = self.images.train.images, self.how.pad
+        n, height, width, channels = images.shape
+        bytes_kept = 2 * n * (pad + height) * (pad + width) * channels
+        return _padded_both_ways(images, pad) if bytes_kept <= MOST_KEPT else None
 
     def prepare(self) -> None:
         """Pad the images now, so that worker processes share them."""

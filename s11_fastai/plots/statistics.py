@@ -37,7 +37,8 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], split: str) -> Figu
     mistakes, on a scale of their own. `split` says which images were counted: "test" or "held-out".
     """
     n = len(names)
-    cell = float(np.clip(9.5 / n, 0.115, 1.0))  # inches
+    # Inches; of more classes than have names, the picture grows no more.
+    cell = float(np.clip(9.5 / n, min(0.115, 0.115 * _MOST_NAMES / n), 1.0))
     title = f"Confusion matrix of the {split} images\nshade: share of the actual class"
     figure = ShowableFigure(dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     axes = figure.subplots()

@@ -114,16 +114,16 @@ def curves_of_groups(groups: Sequence[Group]) -> dict[str, Curve | None]:
     wrong = {key: (x, 100 - y) for key, (x, y) in right.items()}
     losses = {key: (epochs[key], runs.losses) for key, runs in found.items()}
     last = max(group.runs[0].settings.epochs for group in groups)
-    of_epochs = {"x_text": OF_EPOCH, "x_range": (1, last)}
+    of_epochs: dict[str, Any] = {"x_text": OF_EPOCH, "x_range": (1, last)}
     percent, nats = {"y_text": PERCENT, **of_epochs}, {"y_text": NATS, **of_epochs}
     curves = {
         "accuracy": _curve(groups, ACCURACY, right, **percent),
         "error": _curve(groups, ERROR, wrong, log_y=True, **percent),
-        "loss": _curve(groups, LOSS, losses, log_y=True, **nats),
+        "loss": _curve(groups, LOSS, losses, _other_losses(groups), log_y=True, **nats),
     }
     rates = {group.key: values for group in groups if (values := _rates(group))}
     if len(rates) == 1 or len({y.mean(axis=0).tobytes() for _, y in rates.values()}) > 1:
-        of_steps = {"x_text": WITHIN_EPOCH, "y_text": RATE, "x_range": (0, last)}
+        of_steps: dict[str, Any] = {"x_text": WITHIN_EPOCH, "y_text": RATE, "x_range": (0, last)}
         curves["schedule"] = _curve(groups, SCHEDULE, rates, log_y=False, **of_steps)
     return curves
 
@@ -168,7 +168,15 @@ def _mean_and_reach(values: Sequence[float]) -> list[float]:
     return [mean, mean - stdev(values), mean + stdev(values)]
 
 
-def _curve(groups: Sequence[Group], names: Names, values: Values, **more: Any) -> Curve | None:
+def _other_losses(groups: Sequence[Group]) -> str:
+    """Why losses are not to be compared, where they are not."""
+    kinds = {group.runs[0].settings.label_smoothing for group in groups}
+    return "Those with different label smoothing are not to be compared." if len(kinds) > 1 else ""
+
+
+def _curve(
+    groups: Sequence[Group], names: Names, values: Values, note: str = "", **more: Any
+) -> Curve | None:
     """A line for each group that has a finite value, of more points than a page can hold every so
     many."""
     numbers = sum(len(x) * (3 + len(y)) for x, y in values.values())
@@ -183,10 +191,10 @@ def _curve(groups: Sequence[Group], names: Names, values: Values, **more: Any) -
             cut.append(group.key)
         if len(x[part]):
             lines[kind_of(i, group)] = _line(group, x[part], y[:, part], every)
-    note = (
-        f"Not every value of {', '.join(cut)} is finite: the longest stretch that is so is drawn."
-    )
-    return Curve(names, lines, note=note if cut else "", legend="groups", **more) if lines else None
+    if cut:
+        left = f"Not every value of {', '.join(cut)} is finite: the longest stretch that is so is"
+        note = f"{note} {left} drawn.".lstrip()
+    return Curve(names, lines, note=note, legend="groups", **more) if lines else None
 
 
 def _longest_stretch(is_so: np.ndarray) -> slice:

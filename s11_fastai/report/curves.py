@@ -168,7 +168,14 @@ def loss(records: Records) -> Curve | None:
         return None
     lines = _both_splits(records, "loss")
     return Curve(
-        LOSS, lines, OF_EPOCH, NATS, x_range=_epochs(records, first=1), log_y=True, cap=True
+        LOSS,
+        lines,
+        OF_EPOCH,
+        NATS,
+        x_range=_epochs(records, first=1),
+        log_y=True,
+        cap=True,
+        note=_smoothing(records),
     )
 
 
@@ -185,8 +192,16 @@ def step_loss(records: Records) -> Curve | None:
         x_range=_epochs(records),
         log_y=True,
         smooth=True,
-        note=f"Each point is the mean of {n} steps." if n > 1 else "",
+        note=" ".join(
+            [*([f"Each point is the mean of {n} steps."] if n > 1 else []), _smoothing(records)]
+        ).strip(),
     )
+
+
+def _smoothing(records: Records) -> str:
+    """What the losses of a run are not to be compared with, nothing where there is none."""
+    part = records.settings.label_smoothing
+    return f"With label smoothing {part:g}, as it is trained." if part else ""
 
 
 def schedule(records: Records) -> Curve | None:

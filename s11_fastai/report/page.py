@@ -30,7 +30,7 @@ from s11_fastai.runs.run import Follower, Run
 from s11_fastai.storage import Folder
 from s11_fastai.streams import one_line, printable
 
-# Ours have fewer, with hundreds of classes too; a small file can have hundreds of millions.
+# Ours have fewer, whatever the number of classes; a small file can have hundreds of millions.
 _MOST_PIXELS = 40_000_000
 
 

@@ -48,20 +48,21 @@ def _made(path: Path, key: str, decode: Callable[[], ImageSet], source: Source) 
     images = decode()
     try:
         write_cache(path, key, images, source)
-        _remove_others(path, source)
     except OSError as error:
         why = error.strerror or error
         note = f"decoded at every start, as nothing can be kept in {path.parent} ({why})"
         return replace(images, notes=(*images.notes, printable(note)))
+    _remove_others(path, source)
     return _read(path, key) or images
 
 
 def _remove_others(kept: Path, source: Source) -> None:
-    """Remove what no start will read again."""
+    """Remove what no start will read again, where that can be."""
     for path in kept.parent.glob("*.safetensors"):
-        if path != kept and _is_old(path, source):
-            for each in (path, path.with_suffix(".lock")):
-                each.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone by now, or another user's
+            if path != kept and _is_old(path, source):
+                for each in (path, path.with_suffix(".lock")):
+                    each.unlink(missing_ok=True)
 
 
 def _is_old(path: Path, source: Source) -> bool:

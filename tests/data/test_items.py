@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_files_in_folders_of_their_class_are_evaluated(learn, images, tmp_path):
     for wrong in (files[0].rename(tmp_path / "0.png"), np.zeros((4, 4))):
         with pytest.raises(S11Error, match="has no label"):
             learn.dls.test_dl([wrong], with_labels=True).one_batch()
+
+
+def test_a_class_of_accented_letters_is_found_however_its_folder_is_written(images, tmp_path):
+    images = replace(images, classes=("caf\u00e9", *images.classes[1:]))
+    learn = s11_learner(get_dls(images, bs=8, device="cpu"), S11ResNet(3, 1))
+    file = tmp_path / "cafe\u0301" / "1.png"
+    file.parent.mkdir()
+    Image.fromarray(images.valid.images[0]).save(file)
+    _, labels = learn.dls.test_dl([file], with_labels=True).one_batch()
+    assert labels.tolist() == [0]
 
 
 def size_of(weights) -> int:

@@ -4,6 +4,7 @@ from helpers import misplaced_texts, said
 
 from s11_fastai import plots
 from s11_fastai.interpret import Calibration, calibration, confusion, precision_and_recall
+from s11_fastai.report import page
 
 
 @pytest.mark.parametrize("n_classes", [2, 10, 30, 100, 120])
@@ -17,6 +18,15 @@ def test_any_number_of_classes_and_any_names_can_be_drawn(n_classes, form):
     ):
         assert misplaced_texts(figure) == []
         assert max(figure.get_size_inches() * figure.dpi) < 4_000
+
+
+def test_a_thousand_classes_are_a_picture_that_the_page_takes(tmp_path):
+    n = 1000
+    names, counts = [f"class {i}" for i in range(n)], np.eye(n, dtype=int)
+    figure = plots.plot_confusion(counts, names, "test")
+    assert misplaced_texts(figure) == []
+    (tmp_path / "confusion.png").write_bytes(plots.encoded(figure, "confusion.png"))
+    assert page._packed(tmp_path / "confusion.png").startswith("data:image/webp")
 
 
 @pytest.mark.parametrize(("names", "turned"), [(["cat", "dog"], 0), (["cat", "d" * 45], 90)])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -328,6 +329,19 @@ def test_a_run_without_news_does_not_pose_as_running(page, finished, tmp_path, m
     assert "There has been no update for" in status.inner_text()
     assert "the run has probably ended" in status.inner_text()
     assert str(out) in status.inner_text()
+
+
+@pytest.mark.parametrize(("minutes", "ended"), [(20, False), (90, True)])
+def test_a_first_epoch_may_take_long(page, finished, tmp_path, monkeypatch, minutes, ended):
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    (out / "results.json").unlink()
+    begun = replace(read_records(out), history=[], steps=[], results=None)
+    written = time.time() - 60 * minutes
+    monkeypatch.setattr("s11_fastai.report.page.time.time", lambda: written)
+    page.goto(write_page(Folder(out), begun, "running").as_uri())
+    status = page.locator("#status").inner_text()
+    assert status.startswith("Running")
+    assert ("the run has probably ended" in status) == ended
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import html
 import json
+import math
 import os
 import re
 from dataclasses import replace
@@ -171,6 +172,13 @@ def test_values_that_are_no_numbers_are_left_out_and_told(run, page):
     text = page(run("c", (0.1, 0.2), (nan, nan)))
     assert "loss" not in drawn(text)
     assert "for lack of finite values: loss." in text
+
+
+def test_losses_of_other_label_smoothing_are_said_to_be_others(run, page):
+    words = "Those with different label smoothing are not to be compared."
+    assert words not in page(run("a"), run("b", wd=0.1))
+    text = page(run("a"), run("b", label_smoothing=0.0), run("c", losses=(math.nan,), wd=0.1))
+    assert f"{words} Not every value of C is finite" in text
 
 
 def test_a_run_that_diverged_or_has_no_epoch_yet_is_called_so(run, page):

@@ -97,7 +97,11 @@ def test_of_very_many_steps_the_loss_is_their_mean_and_the_lr_keeps_its_peak(rec
     steps = [row._replace(step=i, loss=float(i % 7), lr=1.0 + (i == 4321)) for i in range(n)]
     long = replace(records, steps=steps)
     loss, lr = curves.step_loss(long), curves.schedule(long).lines["rate"]
-    assert loss.note == "Each point is the mean of 7 steps."
+    smoothing = "With label smoothing 0.2, as it is trained."
+    assert loss.note == f"Each point is the mean of 7 steps. {smoothing}"
+    assert curves.loss(records).note == smoothing
+    plain = replace(records, settings=replace(records.settings, label_smoothing=0.0))
+    assert curves.loss(plain).note == curves.step_loss(plain).note == ""
     assert set(loss.lines["train"].y) == {3}
     assert len(loss.lines["train"].y) == 3000
     assert (lr.x[0], lr.x[-1]) == (0, 3 * (n - 1) / n)

@@ -81,6 +81,13 @@ def test_an_out_that_holds_a_run_is_kept(finished, pets, capsys):
             "out of memory where 128.0 GiB more were needed, of ",
         ),
         (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: "
+                "you tried to allocate 137438953472 bytes."
+            ),
+            "out of memory where 128.0 GiB more were needed, of ",
+        ),
+        (
             torch.OutOfMemoryError(
                 "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of "
                 "7.79 GiB of which 1.00 GiB is free.\nProcess 1 has more."
@@ -89,7 +96,7 @@ def test_an_out_that_holds_a_run_is_kept(finished, pets, capsys):
             "give a smaller --bs, --width or --resize, or close other programs",
         ),
     ],
-    ids=["python", "cpu", "cuda"],
+    ids=["python", "cpu", "windows", "cuda"],
 )
 def test_a_lack_of_memory_is_one_line(argv, capsys, monkeypatch, error, says):
     def fails(*_):

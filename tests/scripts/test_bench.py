@@ -28,9 +28,9 @@ from fastai.callback.core import Callback
 from helpers import ROOT, help_without_heavy_imports
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
-from s11_fastai.cli import command_line
+from s11_fastai.cli import command_line, message_of
 from s11_fastai.data.transforms import channel_stats
-from s11_fastai.errors import S11Error
+from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.report.page import write_page
 from s11_fastai.sources import ImageSet
 
@@ -280,6 +280,15 @@ def test_the_measured_run_is_a_real_one(images, capsys):
     assert not names & {"history.csv", "results.json"}
     assert not path.exists()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [Stopped(2), OSError(28, "No space left"), DivergedError("x")])
+def test_nobody_is_told_to_go_on_with_the_measured_run(images, error):
+    with pytest.raises(type(error)), harness.begun_run(images, harness.settings_of(1, 16, CPU)):
+        raise error
+    said = message_of(error, "bench.py", ["--only", "input"])
+    assert "go on with" not in said
+    assert "checkpoint" not in said
 
 
 def test_a_turn_never_reaches_the_end_of_an_epoch():

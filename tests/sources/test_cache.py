@@ -115,6 +115,21 @@ def test_a_new_cache_takes_the_place_of_older_ones(image_folder, tmp_path):
     assert len(kept() - before) == 1
 
 
+def test_a_neighbour_that_cannot_go_stays_and_the_new_one_is_kept(image_folder, monkeypatch):
+    def refuses(path, **_):
+        raise PermissionError(errno.EPERM, "another user's", str(path))
+
+    before = kept()
+    load_images(image_folder)
+    (old,) = kept() - before
+    os.utime(image_folder / "train/cat/0000.png", ns=(1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuses)
+        assert load_images(image_folder).notes == ()
+    assert old in kept()
+    assert len(kept() - before) == 2
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 def test_where_nothing_can_be_kept_the_images_come_with_a_note(image_folder, monkeypatch, number):
     def refuses(*_):

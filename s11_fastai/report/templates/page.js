@@ -14,7 +14,9 @@ document.addEventListener("keydown", (event) => {
 // While the run goes on: load the page again, at the same place, and say when the updates have ended.
 if (root.dataset.state === "running") {
   const silent = Date.now() / 1000 - root.dataset.written;
-  if (silent > 120 + 2.5 * root.dataset.pace) {
+  // The page is written after each epoch: how long the first one takes is not known yet.
+  const patience = Number(root.dataset.pace) ? 120 + 2.5 * root.dataset.pace : 3600;
+  if (silent > patience) {
     const minutes = Math.round(silent / 60);
     const since = minutes < 90 ? minutes + " minutes" : Math.round(minutes / 60) + " hours";
     const status = document.getElementById("status");
