@@ -114,8 +114,10 @@ def message_of(error: BaseException, script: str, argv: list[str] | None) -> str
         then = f", then {go_on}" if go_on else ""
         return f"{where}{error.strerror or error}; {remedy}{then}"
     if what := lack_of_memory(error):
-        remedy = "give a smaller `bs`, `width` or `resize`, or close other programs"
-        return as_flags(f"{what}: {remedy}")
+        remedy = "close other programs" + (f", then {go_on}" if go_on else "")
+        if Path(script).name == "run.py":
+            remedy = f"give a smaller --bs, --width or --resize, or {remedy}"
+        return f"{what}: {remedy}"
     return None
 
 

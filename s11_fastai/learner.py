@@ -23,6 +23,7 @@ from torch.amp import GradScaler, autocast
 
 from s11_fastai.data.items import Picture
 from s11_fastai.environment import pick_precision
+from s11_fastai.errors import S11Error
 from s11_fastai.interpret import whole_float32
 from s11_fastai.metrics import Accuracy, MeanLoss, SmoothLoss
 from s11_fastai.model import S11ResNet
@@ -65,7 +66,7 @@ class S11Learner(Learner):
                 self.add_cb(TrainInLowPrecision(amp_mode, **kwargs))
         return self
 
-    def predict(self, item: Any, **kwargs) -> tuple:
+    def predict(self, item: Any, *args, **kwargs) -> tuple:
         """fastai's `predict` for one picture: (class name, class, probabilities).
 
         `item` is any picture that `sources.picture.read_picture` reads: a path, bytes, an open
@@ -77,7 +78,7 @@ class S11Learner(Learner):
         images = getattr(self.dls.valid, "images", None)
         if images is not None:
             item = Picture(images)(item)  # an error comes before anything has begun
-        return super().predict(item, **kwargs)
+        return super().predict(item, *args, **kwargs)
 
     def fit_one_cycle(
         self,
@@ -96,14 +97,19 @@ class S11Learner(Learner):
 
         The lr goes from `lr_max / div` up to `lr_max` at `pct_start` of the steps and down to
         `lr_max / div_final`. As in fastai, `lr_max` is one lr for all groups of parameters, a value
-        for each, or a slice that is spread over them; None is the Learner's `lr`. Momentum stays
-        the optimiser's; `moms`, three values, gives it the same shape.
+        for each, or a slice that is spread over them; None is the Learner's `lr`. `moms`, three
+        values, gives the momentum the same shape; None is the Learner's, and where that is None
+        too, as s11_learner makes it, momentum stays the optimiser's. Raises S11Error for a
+        `pct_start` that is no part of the steps.
         """
+        if not 0 <= pct_start <= 1:
+            raise S11Error(f"`pct_start` must be from 0 to 1, as 5 / 24, not {pct_start:g}")
         if self.opt is None:
             self.create_opt()
         self.opt.set_hyper("lr", self.lr if lr_max is None else lr_max)
         peaks = np.array([group["lr"] for group in self.opt.hypers])
         scheds = {"lr": _ramps(pct_start, peaks / div, peaks, peaks / div_final)}
+        moms = self.moms if moms is None else moms
         if moms is not None:
             scheds["mom"] = _ramps(pct_start, *moms)
         cbs = [ParamScheduler(scheds), *L(cbs)]
@@ -115,6 +121,8 @@ class S11Learner(Learner):
         finally:
             for cb in self._grab_cbs(TrainInLowPrecision):
                 cb.leave_autocast()  # an interrupted or failed forward pass has not left it
+            for cb in self._grab_cbs(LossesToCPU):
+                cb.after_train()
 
     def _do_epoch_validate(self, ds_idx: int = 1, dl: DataLoader | None = None) -> None:
         with whole_float32():
@@ -151,6 +159,7 @@ def s11_learner(
         "loss_func": CrossEntropyLossFlat(label_smoothing=label_smoothing),
         "opt_func": partial(OptimWrapper, opt=sgd),
         "metrics": Accuracy(),
+        "moms": None,
         "wd_bn_bias": True,
     }
     cbs = [ChannelsLast(), LossesToCPU(), *L(kwargs.pop("cbs", None))]
@@ -208,9 +217,12 @@ class TrainInLowPrecision(MixedPrecision):
 
 
 class LossesToCPU(Callback):
-    """Fetches the recorder's losses when the fit is over, for fastai's pictures of them."""
+    """Fetches the recorder's losses after each epoch, for fastai's pictures of them.
 
-    def after_fit(self) -> None:
+    A Learner does it once more when a fit ends, however it ends.
+    """
+
+    def after_train(self) -> None:
         self.recorder.losses = [loss.cpu() for loss in self.recorder.losses]
 
 

@@ -123,8 +123,9 @@ def _untouched(learn: Learner) -> Iterator[None]:
     loader_rngs = [(dl.rng, dl.rng.getstate()) for dl in loaders if hasattr(dl, "rng")]
     rngs = random.getstate(), np.random.get_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    device = next(model.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # and the CPU's
+    # A fresh model is not on the GPU yet.
+    gpu = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(gpu):  # and the CPU's
         try:
             yield
         finally:

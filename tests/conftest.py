@@ -22,6 +22,18 @@ def image_folder(tmp_path, rng) -> Path:
 
 
 @pytest.fixture
+def fastai_home(tmp_path, monkeypatch):
+    """A home of fastai's that it has not looked at yet."""
+    from fastai.data.external import fastai_cfg
+
+    monkeypatch.setenv("FASTAI_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    fastai_cfg.cache_clear()
+    yield tmp_path / "home"
+    fastai_cfg.cache_clear()
+
+
+@pytest.fixture
 def images(rng) -> ImageSet:
     return random_images(rng)
 

@@ -1,5 +1,6 @@
 """Tiny data, small runs and what is read of them: what several test files share."""
 
+import atexit
 import csv
 import errno
 import json
@@ -30,6 +31,7 @@ from s11_fastai.learner import S11Learner
 from s11_fastai.plots.letters import texts_of
 from s11_fastai.sources import ImageSet, Split
 
+atexit.register(shutil.rmtree, os.environ["FASTAI_HOME"], ignore_errors=True)
 ROOT = Path(__file__).parents[1]
 # The flags of a run of a second, and the bounds that spare it the range test.
 SMALL = ["--width", "1", "--bs", "16", "--epochs", "3", "--peak-epoch", "1", "--device", "cpu"]

@@ -26,7 +26,8 @@ def rooms_used(source: str) -> set[str]:
     """The rooms of the package that a file's text imports, wherever in it."""
     modules: list[str] = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, "a relative import hides its floor"
             modules.append(node.module)
             if node.module == PACKAGE:
                 modules += [f"{PACKAGE}.{alias.name}" for alias in node.names]

@@ -17,7 +17,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import Adam
+from fastai.optimizer import Adam, ranger
 from helpers import (
     BOUNDS,
     ROOT,
@@ -228,11 +228,25 @@ def test_stopped_within_an_epoch_and_resumed(
     assert "resumed" not in read(out / "env.json")
 
 
-def test_a_learner_with_fastais_own_optimiser_goes_on(tmp_path):
+def test_losses_can_be_drawn_after_each_epoch():
+    seen = []
+
+    class Looks(Callback):
+        def after_epoch(self):
+            seen.extend(loss.device.type for loss in self.recorder.losses)
+
+    learn = learner("auto")
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 0.01, cbs=Looks())
+    assert set(seen) == {"cpu"}
+
+
+@pytest.mark.parametrize("opt_func", [Adam, ranger])
+def test_a_learner_with_fastais_own_optimiser_goes_on(opt_func):
     dls = get_dls(random_images(np.random.default_rng(0)), bs=12, device="cuda")
 
     def fit(*cbs):
-        learn = Learner(dls, S11ResNet(3, 2), CrossEntropyLossFlat(), opt_func=Adam)
+        learn = Learner(dls, S11ResNet(3, 2), CrossEntropyLossFlat(), opt_func=opt_func)
         with learn.no_bar(), learn.no_logging():
             learn.fit_one_cycle(2, 0.01, cbs=cbs)
         return learn
@@ -244,6 +258,10 @@ def test_a_learner_with_fastais_own_optimiser_goes_on(tmp_path):
         {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in own.items()}
         for own in state["optimiser"]["state"]
     ]
+    if opt_func is ranger:
+        state["optimiser"]["slow_weights"] = [
+            [value.cpu() for value in group] for group in state["optimiser"]["slow_weights"]
+        ]
     assert fit(Resume(state)).train_iter == 2 * len(dls.train)
 
 
@@ -294,14 +312,13 @@ def test_grad_cam_is_a_cpus(on_gpu, repeatable):
 
 def test_the_range_test_leaves_no_trace():
     learn = learner("auto")
-    learn.model.to("cuda")
     weights = {name: value.clone() for name, value in learn.model.state_dict().items()}
     random = torch.cuda.get_rng_state()
     bounds = find_lr_bounds(learn)
     assert 0 < bounds.lr_min < bounds.lr_max
     assert torch.equal(torch.cuda.get_rng_state(), random)
     for name, value in learn.model.state_dict().items():
-        assert torch.equal(value, weights[name]), name
+        assert torch.equal(value.cpu(), weights[name]), name  # which had not gone there yet
 
 
 # Memory.

@@ -9,6 +9,7 @@ from fastai.interpret import ClassificationInterpretation
 from helpers import random_images
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
+from s11_fastai.errors import S11Error
 from s11_fastai.learner import TrainInLowPrecision
 from s11_fastai.schedule import linear_one_cycle
 
@@ -161,6 +162,21 @@ def test_low_precision_survives_a_change_of_memory_order(images):
     learn.to_contiguous()
     assert learn.to_channelslast(amp_mode="bf16").precision == "bf16"
     assert type(learn.mixed_precision) is TrainInLowPrecision
+
+
+@pytest.mark.parametrize("pct_start", [5, -0.1, float("nan")])
+def test_a_peak_that_is_no_part_of_the_steps_is_refused(images, pct_start):
+    with pytest.raises(S11Error, match="`pct_start` must be from 0 to 1, as 5 / 24, not"):
+        small_learner(images).fit_one_cycle(24, 0.4, pct_start=pct_start)
+
+
+def test_momenta_given_to_the_learner_are_those_of_one_cycle(images):
+    learn = small_learner(images, moms=(0.95, 0.85, 0.95))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(2, 0.01)
+    momenta = learn.recorder.hps["mom"]
+    assert momenta[0] == 0.95
+    assert min(momenta) < 0.87
 
 
 def test_nothing_in_the_package_chooses_a_backend():

@@ -206,6 +206,11 @@ def test_a_given_bound_that_no_training_can_have_is_refused(given):
         find_lr_bounds(None, **given)
 
 
+def test_given_bounds_in_the_wrong_order_are_refused(images):
+    with pytest.raises(S11Error, match=r"`lr_min` 0.2 must be below `lr_max` 0.1"):
+        find_lr_bounds(small_learner(images), 0.2, 0.1)
+
+
 def test_given_bounds_skip_the_test(images):
     learn = small_learner(images)
     learn.fit = lambda *_, **__: pytest.fail("the range test ran")
@@ -245,6 +250,7 @@ def test_nothing_is_written_anywhere_and_other_callbacks_know_that_it_is_no_trai
             assert not self.run
 
     learn = small_learner(images, cbs=Tracks("train_loss"))
+    find_lr_bounds(learn)  # Python keeps what it compiles for torch's first step
     monkeypatch.setenv("TMPDIR", "/nowhere")
     monkeypatch.setattr(tempfile, "tempdir", None)  # it is asked for once
     learn.path = Path("/nowhere")

@@ -1,9 +1,10 @@
 """Exact resume, for any fastai Learner: the state of a fit, saved and put back.
 
 What is kept: weights, optimiser, gradient scaler, recorder, schedules, the state of every callback
-that has a `state_dict`, the training DataLoader's place, and the random generators. A loader that
-can begin at a batch (it has `set_epoch`) lets a fit go on within an epoch; with any other, it goes
-on from the last epoch's end.
+that has a `state_dict`, what fastai's trackers have seen, the training DataLoader's place, and the
+random generators. A loader that can begin at a batch (it has `set_epoch`, and `begins_at_batch`
+unless that is so always) lets a fit go on within an epoch; with any other, it goes on from the last
+epoch's end.
 """
 
 import random
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.schedule import ParamScheduler
+from fastai.callback.tracker import TrackerCallback
 from fastai.learner import AvgSmoothLoss, Learner, Recorder
 from fastai.torch_core import get_model
 from fastcore.foundation import L
@@ -66,6 +68,7 @@ def state_dict(
         "recorder": _recorder_state(recorder),
         "schedules": [dict(scheduler.hps) for scheduler in _schedulers(learn)],
         "callbacks": {cb.name: cb.state_dict() for cb in _with_state(learn)},
+        "trackers": {cb.name: _seen_by(cb) for cb in _trackers(learn)},
         "loader": _loader_state(learn, batch),
         "generators": generators or generator_state(),
     }
@@ -114,6 +117,9 @@ def _load(learn: Learner, state: Mapping[str, Any]) -> None:
     for cb in _with_state(learn):
         if cb.name in state["callbacks"]:
             cb.load_state_dict(state["callbacks"][cb.name])
+    for tracker in _trackers(learn):
+        seen = state.get("trackers", {}).get(tracker.name, {})
+        vars(tracker).update({name: seen[name] for name in _seen_by(tracker).keys() & seen.keys()})
     _load_loader(learn, state["loader"])
     learn.train_iter = state["train_iter"]
 
@@ -247,7 +253,7 @@ class SaveCheckpoints(Callback):
 
     def checkpoint(self) -> None:
         """Save the state after the last training batch, where the loader can begin after it."""
-        if hasattr(self.dls.train, "set_epoch"):
+        if _begins_at_batch(self.dls.train):
             generators = None if self.training else self.generators
             self._save(self.epoch, batches_done(self.learn), generators)
 
@@ -315,7 +321,13 @@ def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
             {key: _as_lies(value, place, place.device) for key, value in own.items()}
             for place, own in zip(places, state["state"], strict=True)
         ]
-        learn.opt.load_state_dict({**state, "state": moved})
+        more = {}
+        if state.get("slow_weights"):  # of Lookahead
+            more["slow_weights"] = [
+                [_as_lies(value, p, p.device) for value, p in zip(own, group, strict=True)]
+                for own, group in zip(state["slow_weights"], learn.opt.param_lists, strict=True)
+            ]
+        learn.opt.load_state_dict({**state, "state": moved, **more})
         return
     parameters = [p for group in groups for p in group["params"]]
     values = {
@@ -344,17 +356,25 @@ def _as_lies(value: Any, parameter: Tensor, device: torch.device | None = None) 
 
 
 def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
-    loader = learn.dls.train
+    loader, place = learn.dls.train, {}
     if hasattr(loader, "set_epoch"):
         # Within an epoch its pass has begun, be it over or not: the loader's next is another.
-        return {"epoch": loader.state_dict()["epoch"] - bool(batch), "first_batch": batch}
+        place = {"epoch": loader.state_dict()["epoch"] - bool(batch), "first_batch": batch}
+    if _begins_at_batch(loader):
+        return place
     rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
-    return {"rngs": [_listed(rng.getstate()) for rng in rngs]}
+    return {**place, "rngs": [_listed(rng.getstate()) for rng in rngs]}
+
+
+def _begins_at_batch(loader: Any) -> bool:
+    """Whether a pass of the loader can begin with any of its batches."""
+    return hasattr(loader, "set_epoch") and getattr(loader, "begins_at_batch", True)
 
 
 def _load_loader(learn: Learner, state: Mapping[str, Any]) -> None:
     if "epoch" in state:
         learn.dls.train.set_epoch(_count(state["epoch"]), _count(state["first_batch"]))
+    if "rngs" not in state:
         return
     rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
     for rng, kept in zip(rngs, state["rngs"], strict=True):
@@ -395,6 +415,17 @@ def _tupled(state: list) -> tuple:
 def _with_state(learn: Learner) -> list[Callback]:
     # Asked of the class: what a callback lacks, fastai looks for in the Learner and its model.
     return [cb for cb in learn.cbs if hasattr(type(cb), "load_state_dict")]
+
+
+def _trackers(learn: Learner) -> list[TrackerCallback]:
+    return [cb for cb in learn.cbs if isinstance(cb, TrackerCallback)]
+
+
+def _seen_by(tracker: TrackerCallback) -> dict[str, float | int]:
+    """The best value so far of one of fastai's trackers, and how long it has waited for a better
+    one."""
+    wait = {"wait": tracker.wait} if "wait" in vars(tracker) else {}
+    return {"best": float(tracker.best), **wait}
 
 
 def _schedulers(learn: Learner) -> list[ParamScheduler]:

@@ -48,8 +48,12 @@ def get_dls(
     statistics, in channels-last memory on `device`; and int64 (bs,). `augment` is "default", which
     is `PadCropFlip()` (pad 4, random crop, flip, Cutout 8x8; no flip of images that must not be
     mirrored, as digits), another PadCropFlip, None, or an `albumentations.Compose` from uint8 to
-    uint8. Order and augmentation follow from `seed` and
-    the epoch alone. Raises S11Error where an argument is of no use.
+    uint8. Order and augmentation follow from `seed` and the epoch alone. Raises S11Error where an
+    argument is of no use.
+
+    A network that calls `x.view(len(x), -1)`, as fastai's Flatten does, wants `x.flatten(1)` in its
+    place, as `view` knows no channels-last memory; one with batch normalisation on single values
+    wants `dls.train.drop_last = True` where a last batch would have one image.
 
     Items are indices, which count through the evaluated images first and then through the training
     ones: `predict(i)` and `test_dl([i])` take the places that `interpret` and fastai's

@@ -102,6 +102,13 @@ class ResidentDL(TfmdDL):
 
     # What the next pass is.
 
+    @property
+    def begins_at_batch(self) -> bool:
+        """Whether a pass can begin with any batch: the order of the indices is the loader's own."""
+        names = ("get_idxs", "shuffle_fn")
+        own = all(getattr(type(self), name) is getattr(ResidentDL, name) for name in names)
+        return own and not vars(self).keys() & set(names)
+
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Make the next pass that of `epoch`, beginning with `first_batch`, both counted from 0."""
         self.epoch = self._now = epoch

@@ -50,7 +50,10 @@ class RunFolder(Folder):
         """
         gone = self.begun and not holds_run(self.path)
         if gone or _identity(self.path / _LOCK) != self._lock:
-            raise S11Error(f"{self.path} was moved or removed while the run went on: begin again")
+            raise S11Error(
+                f"{self.path} was moved or removed while the run went on: give `resume` and `out`, "
+                "where it is now, or begin again"
+            )
 
     def take_back(self) -> None:
         """Take away what begins a run, where there can be none: the folder is free again."""
@@ -91,7 +94,7 @@ def claim(
         _check_ours(folder.path, resume)  # by now another run may have begun
         try:
             yield folder
-        except (OSError, Stopped, DivergedError) as error:
+        except (OSError, MemoryError, RuntimeError, Stopped, DivergedError) as error:
             if holds_run(path):
                 error.run_folder = path  # type: ignore[union-attr]
             raise

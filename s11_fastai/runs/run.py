@@ -45,9 +45,13 @@ def start_run(
 
     `learn` is the Learner that the settings describe, with fresh weights. Processes other than
     the main one follow it. Raises S11Error where the folder holds a run of other settings, images
-    or network, or where a batch has fewer images than there are processes.
+    or network, where a process differs from the main one in them, or where a batch has fewer images
+    than there are processes.
     """
+    mark = images.fingerprint
     if not processes.is_main:
+        theirs: Any = processes.from_main(lambda: None)
+        check_same(theirs, (settings, mark, learn.precision))
         return Follower(settings, learn, processes, signals)
     check_shards(len(images.train.labels), settings.bs, processes.world_size)
     env = environment(processes.device, learn.precision, processes.world_size) | images.facts()
@@ -59,7 +63,23 @@ def start_run(
     run = Run(folder, settings, learn, images, env, processes, signals, checkpoint_minutes)
     for line in run.begin_or_resume():
         say(line)
+    processes.from_main(lambda: (settings, mark, learn.precision))
     return run
+
+
+def check_same(run: tuple[Settings, str, str], own: tuple[Settings, str, str]) -> None:
+    """Raise S11Error where a process has another setting, other images or another precision than
+    the main one: its shards would be those of another run."""
+    settings, *facts = run
+    wrong = settings.differences(own[0])
+    for what, theirs, ours in zip(("images", "precision"), facts, own[1:], strict=True):
+        if theirs != ours:
+            wrong.append(f"{what} {ours:.12} differs from the run's {theirs:.12}")
+    if wrong:
+        raise S11Error(
+            f"a process other than the first: {'; '.join(wrong)}: give all of them the same "
+            "settings, images and `precision`"
+        )
 
 
 class Follower:

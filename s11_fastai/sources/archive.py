@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -31,6 +31,7 @@ _HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
 _HEADERS |= {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 _BLOCK, _CHUNK = 512, 1 << 20
 _END_OF_TAR = bytes(_BLOCK)
+_IS_UTF8 = 0x800  # the flag of a zip's member that says so of its name
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
 # What people may bring instead, by its first bytes.
 _OTHERS = {
@@ -124,7 +125,10 @@ class _Bound:
     def admit(self, size: int) -> None:
         """Raise S11Error where `size` bytes are too many."""
         if size > self.left:
-            raise S11Error(f"{self.archive} unpacks to more than {self.limit:,} bytes; not read")
+            raise S11Error(
+                f"{self.archive} unpacks to more than {self.limit:,} bytes: unpack it and give "
+                "the folder"
+            )
 
     def take(self, size: int) -> None:
         self.admit(size)
@@ -244,7 +248,7 @@ def _zip_members(path: Path, bound: _Bound) -> Iterator[_Member]:
     with _SmallReads(io.FileIO(path)) as raw, zipfile.ZipFile(raw) as archive:
         for member in archive.infolist():
             bound.count()
-            given = member.filename.replace("\\", "/")  # as some programs on Windows write it
+            given = _zip_name(member).replace("\\", "/")  # as some programs on Windows write it
             is_folder = given.endswith("/")
             name = _checked_name(given, not is_folder, path)
             if _left_out(name):
@@ -258,6 +262,14 @@ def _zip_members(path: Path, bound: _Bound) -> Iterator[_Member]:
                 bound.take(member.file_size)
                 with archive.open(member) as stream:
                     yield _Member(name, "file", _whole(stream))
+
+
+def _zip_name(member: zipfile.ZipInfo) -> str:
+    """A member's name, which Macs write in UTF-8 without saying so."""
+    if not member.flag_bits & _IS_UTF8:
+        with suppress(UnicodeError):
+            return member.filename.encode("cp437").decode("utf-8")
+    return member.filename
 
 
 def _check_packing(member: zipfile.ZipInfo, archive: Path) -> None:
@@ -297,12 +309,18 @@ def _whole(stream: IO[bytes]) -> bytes:
 def _checked_name(given: str, is_file: bool, archive: Path) -> str:
     name = PurePosixPath(given)
     if len(given) > _MAX_NAME:
-        raise S11Error(f"{archive}: a member's name has more than {_MAX_NAME:,} letters; not read")
+        raise S11Error(
+            f"{archive}: a member's name has more than {_MAX_NAME:,} letters: unpack it and give "
+            "the folder"
+        )
     if is_file and not name.parts:
         raise S11Error(f"{archive}: the member {given!a} has no name; not read")
     drive = given[1:2] == ":"
     if name.is_absolute() or drive or ".." in name.parts or "\\" in given:
-        raise S11Error(f"{archive}: the member {given!a} leads out of its folder; not read")
+        raise S11Error(
+            f"{archive}: the member {given!a} leads out of its folder: unpack it and give the "
+            "folder"
+        )
     return name.as_posix()
 
 

@@ -69,9 +69,14 @@ def _is_old(path: Path, source: Source) -> bool:
     try:  # what it says of itself may be damaged in any way
         about = about_in(path)
         place, side = about["source"]
-        return (place, side) == source or about["format"] != _FORMAT or not Path(place).exists()
+        return (place, side) == source or about["format"] != _FORMAT or _is_gone(Path(place))
     except (Damaged, LookupError, TypeError, ValueError):
         return True
+
+
+def _is_gone(source: Path) -> bool:
+    """Whether images are no longer there, rather than on a disk that is not there now."""
+    return source.parent.exists() and not source.exists()
 
 
 @contextmanager

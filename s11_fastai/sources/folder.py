@@ -1,5 +1,6 @@
 """The images of a layout of folders, decoded on every core."""
 
+import errno
 import multiprocessing
 import os
 import sys
@@ -22,7 +23,7 @@ from s11_fastai.errors import S11Error
 from s11_fastai.signals import leave_to_parent
 from s11_fastai.sources.imageset import Split
 from s11_fastai.sources.label_list import by_label
-from s11_fastai.sources.layout import Layout
+from s11_fastai.sources.layout import Layout, few
 from s11_fastai.sources.picture import SUFFIXES, cut_and_resize, reason, rgb_image
 from s11_fastai.sources.resize import resize_note
 from s11_fastai.sources.tree import Tree
@@ -95,9 +96,11 @@ def _classes_of(listed: Listed, where: Path) -> tuple[str, ...]:
     train, *others = (set(by_class) for by_class in listed.values())
     for other in others:
         if train != other:
-            apart = ", ".join(sorted(train ^ other))
-            parts = " and ".join(f"{part}/" for part in listed)
-            raise S11Error(f"{where}: {parts} must hold the same classes; they differ in {apart}")
+            ours, theirs = (f"{part}/" for part in listed)
+            raise S11Error(
+                f"{where}: {ours} and {theirs} must hold the same classes; they differ in "
+                f"{few(sorted(train ^ other))}: mend that, or rename {theirs} and give `holdout`"
+            )
     return tuple(sorted(train))
 
 
@@ -126,9 +129,9 @@ def _folder(part: str, name: str) -> str:
 
 def _refuse_empty(counts: Mapping[str, int], where: Path) -> None:
     """Raise S11Error where a folder of a class has no images."""
-    empty = ", ".join(sorted(folder for folder, n in counts.items() if not n))
+    empty = sorted(folder for folder, n in counts.items() if not n)
     if empty:
-        raise S11Error(f"{where}: no images in {empty}: add some or remove the class")
+        raise S11Error(f"{where}: no images in {few(empty)}: add some or remove the class")
 
 
 def _notes(
@@ -145,13 +148,15 @@ def _notes(
 
 
 def decode_all(tree: Tree, names: Sequence[str], where: Path, side: int) -> Decoded:
-    """The files of these names, decoded; raises S11Error, naming the first, where some that must
-    be images cannot be read."""
+    """The files of these names, decoded; raises S11Error, naming the first ones, where some that
+    must be images cannot be read."""
     images = np.empty((len(names), side, side, 3), np.uint8)
     sizes: list[tuple[int, int] | None] = []
     problems = []
-    starts = range(0, len(names), _CHUNK)
-    chunks = [[(n, tree.files[n]) for n in names[i : i + _CHUNK]] for i in starts]
+    # A few large pictures are work for every core, too.
+    size = min(_CHUNK, len(names) // (8 * (os.cpu_count() or 1)) + 1)
+    starts = range(0, len(names), size)
+    chunks = [[(n, tree.files[n]) for n in names[i : i + size]] for i in starts]
     with (
         process_mapper() as run,
         tqdm(total=len(names), desc="decoding", unit="img", disable=None) as bar,
@@ -162,10 +167,10 @@ def decode_all(tree: Tree, names: Sequence[str], where: Path, side: int) -> Deco
             problems += part.problems
             bar.update(len(part.sizes))
     if problems:
-        name, why = problems[0]
+        shown = few([f"{name} ({why})" for name, why in problems])
         raise S11Error(
-            f"{where}: {len(problems):,} of {len(names):,} files cannot be used; the first is "
-            f"{printable(name)} ({why}): replace or remove them"
+            f"{where}: {len(problems):,} of {len(names):,} files cannot be used, {shown}: replace "
+            "or remove them"
         )
     return Decoded(images, sizes)
 
@@ -228,7 +233,9 @@ def decode_chunk(files: Sequence[tuple[str, Path | bytes]], side: int) -> Chunk:
             out.images[i] = cut_and_resize(image, (side, side))
         # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
         except Exception as error:
-            is_none = isinstance(error, UnidentifiedImageError) or getattr(error, "errno", None)
+            # A link to nothing; what else a disk does not give may be there the next time.
+            gone = getattr(error, "errno", None) == errno.ENOENT
+            is_none = gone or isinstance(error, UnidentifiedImageError)
             if not is_none or PurePosixPath(name).suffix.lower() in SUFFIXES:
                 out.problems.append((name, reason(error)))
         out.sizes.append(size)

@@ -55,11 +55,14 @@ def find_layout(place: Place, where: Path) -> Layout:
     for trees in floors:
         for top, tree in trees.items():
             if _called(tree, (*TRAIN, *TEST, *VALID)):
+                own = "; if one of these is a class, put all classes into a folder train/"
                 raise S11Error(
                     f"{where / top} has no train/ with a folder of images for each class: add it, "
                     "or Kaggle's trainLabels.csv for images that lie in train/ itself"
+                    + (own if len(_with_pictures(tree)) > 1 else "")
                 )
-        if found := [x for top, tree in trees.items() if (x := _classes(tree, top))]:
+        pictured = [top for top, tree in trees.items() if top and _with_pictures(tree)]
+        if found := [x for top, tree in trees.items() if (x := _classes(tree, top, pictured))]:
             return _single(found, where)
     raise _nothing(floors[0][""], where)
 
@@ -107,24 +110,32 @@ def _with_list(tree: Tree, train: str, top: str, where: Path) -> Layout | None:
     return Layout(frozenset({train, labels}), train, labels=labels, top=top, notes=notes)
 
 
-def _classes(tree: Tree, top: str) -> Layout | None:
-    """The layout of a tree with nothing but folders of classes: such as have images themselves."""
-    paths = [PurePosixPath(name) for name in tree.files]
-    classes = {
-        p.parts[0] for p in paths if len(p.parts) == 2 and p.suffix.lower() in SUFFIXES
-    } & set(_upper(tree))
+def _classes(tree: Tree, top: str, pictured: Sequence[str]) -> Layout | None:
+    """The layout of a tree with nothing but folders of classes: such as have images themselves.
+
+    `pictured` are the tops on its floor that have some, too.
+    """
+    classes = _with_pictures(tree)
     if len(classes) < 2:
         return None
     others = [name for name in _upper(tree) if name not in classes]
+    others += [other for other in pictured if other != top]
     found = f"{len(classes):,} folders, each a class" + (f", in {_shown(top, '')}" if top else "")
     notes = _note(found, "no test part", _unread(others))
     return Layout(frozenset(classes), top=top, notes=notes)
 
 
+def _with_pictures(tree: Tree) -> set[str]:
+    """The folders at the tree's top in which pictures lie."""
+    paths = [PurePosixPath(name) for name in tree.files]
+    found = {p.parts[0] for p in paths if len(p.parts) == 2 and p.suffix.lower() in SUFFIXES}
+    return found & set(_upper(tree))
+
+
 def _nothing(tree: Tree, where: Path) -> S11Error:
     found = [f"{name}/" for name in _upper(tree)]
     found += sorted(name for name in tree.files if "/" not in name)
-    shown = f"it holds {_few(found)}" if found else "it is empty"
+    shown = f"it holds {few(found)}" if found else "it is empty"
     return S11Error(
         f"{where} holds neither CIFAR's batches nor train/ and test/ with a folder of images for "
         f"each class ({shown}): give the folder that has them, or one with a folder for each class "
@@ -134,14 +145,14 @@ def _nothing(tree: Tree, where: Path) -> S11Error:
 
 def _single(found: Sequence[Layout], where: Path) -> Layout:
     if len(found) > 1:
-        tops = _few([f"{layout.top}/" for layout in found])
+        tops = few([f"{layout.top}/" for layout in found])
         raise S11Error(f"{where} holds {len(found):,} sets of images, {tops}: give one of them")
     return found[0]
 
 
 def _one_of(names: Sequence[str], where: Path) -> str:
     if len(names) > 1:
-        raise S11Error(f"{where} has {_few(names)}, which may mean the same: leave one there")
+        raise S11Error(f"{where} has {few(names)}, which may mean the same: leave one there")
     return names[0]
 
 
@@ -158,7 +169,8 @@ def _has_folders(tree: Tree, part: str) -> bool:
     return any(name.startswith(f"{part}/") for name in tree.folders)
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are, printable."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return printable(", ".join(names[:_SHOWN])) + more
 
@@ -168,7 +180,7 @@ def _shown(top: str, name: str) -> str:
 
 
 def _unread(names: Sequence[str]) -> str:
-    return f"not read: {_few([f'{name}/' for name in names])}" if names else ""
+    return f"not read: {few([f'{name}/' for name in names])}" if names else ""
 
 
 def _note(*words: str) -> tuple[str, ...]:

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.data import WeightedDL
+from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
-from fastai.optimizer import Adam
+from fastai.optimizer import Adam, ranger
 from fastai.vision.augment import RandTransform
 from fastai.vision.core import TensorImage
 from helpers import random_images
@@ -65,6 +67,12 @@ def noisy_loaders() -> DataLoaders:
     return dls
 
 
+def weighted_loaders() -> DataLoaders:
+    dls = sliced_loaders()
+    dls.train = dls.train.new(cls=WeightedDL, wgts=np.arange(1, 41))
+    return dls
+
+
 def learner(loaders) -> Learner:
     """A plain fastai Learner with dropout, batch normalisation and fastai's own Adam."""
     torch.manual_seed(0)
@@ -103,6 +111,7 @@ def state(learn: Learner) -> list:
         (sliced_loaders, 6, (1, 2)),
         (sliced_loaders, 8, (1, 4)),  # evaluation begins again
         (sliced_loaders, 11, (2, 3)),
+        (weighted_loaders, 6, (1, 0)),  # whose order is not the loader's own
         (noisy_loaders, 6, (1, 2)),
         (noisy_loaders, 8, (1, 4)),
     ],
@@ -147,12 +156,31 @@ def test_a_state_waits_for_a_fit_whatever_comes_before_it(tmp_path):
     assert state(fit(learn, [])) == state(whole)
 
 
-def test_the_state_of_fastais_optimiser_lies_as_the_weights_do(tmp_path):
+def test_fastais_trackers_remember_what_they_have_seen(tmp_path):
+    def trackers() -> list[Callback]:
+        best, patience = TrackerCallback("accuracy", reset_on_fit=True), ReduceLROnPlateau()
+        return [best, patience]
+
+    whole, resumed = trackers(), trackers()
+    fit(learner(sliced_loaders), whole)
+    checkpoints = Checkpoints(tmp_path)
+    save = SaveCheckpoints(checkpoints.write)
+    fit(learner(sliced_loaders), [*trackers(), save, StopAfter(9)])
+    found = checkpoints.newest()
+    assert set(found["trackers"]) == {"tracker", "reduce_lr_on_plateau"}
+    found["trackers"]["tracker"]["best"] = 2.0  # of the epochs that are over
+    fit(learner(sliced_loaders), [Resume(found), *resumed])
+    assert resumed[0].best == 2
+    assert (resumed[1].best, resumed[1].wait) == (whole[1].best, whole[1].wait)
+
+
+@pytest.mark.parametrize("opt_func", [Adam, ranger])
+def test_the_state_of_fastais_optimiser_lies_as_the_weights_do(tmp_path, opt_func):
     def convolution() -> Learner:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 30 * 30, 3))
         model.to(memory_format=torch.channels_last)
-        return Learner(sliced_loaders(), model, CrossEntropyLossFlat(), opt_func=Adam)
+        return Learner(sliced_loaders(), model, CrossEntropyLossFlat(), opt_func=opt_func)
 
     checkpoints = Checkpoints(tmp_path)
     fit(convolution(), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
@@ -161,6 +189,8 @@ def test_the_state_of_fastais_optimiser_lies_as_the_weights_do(tmp_path):
     weights, *_ = learn.opt.all_params()[0]
     assert weights.stride() == (27, 1, 9, 3)
     assert learn.opt.state[weights]["grad_avg"].stride() == weights.stride()
+    if opt_func is ranger:
+        assert learn.opt.slow_weights[0][0].stride() == weights.stride()
 
 
 def test_stopped_in_evaluation_and_there_again(tmp_path):

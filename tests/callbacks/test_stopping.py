@@ -13,6 +13,8 @@ from fastai.callback.core import Callback, CancelStepException
 from helpers import SMALL, ended, refused_data
 
 from s11_fastai import find_lr_bounds, get_dls, s11_learner
+from s11_fastai.callbacks import stopping
+from s11_fastai.callbacks.checkpoint import SaveCheckpoints
 from s11_fastai.callbacks.stopping import StopOnDivergence
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.model import S11ResNet
@@ -73,6 +75,27 @@ def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
     said = pytest.raises(DivergedError, match=r"inf in step 5 of epoch 2 at lr 0.02")
     with learn.no_bar(), learn.no_logging(), said:
         learn.fit(3, lr=0.02, cbs=guard)
+
+
+@pytest.mark.parametrize(("bad", "said"), [(2, "step 2"), (5, "the evaluation")])
+def test_on_a_gpu_it_is_seen_before_the_epoch_ends_and_before_anything_is_saved(
+    images, monkeypatch, bad, said
+):
+    """There, a look each 32 batches: an epoch has four of training and three of evaluation."""
+    monkeypatch.setattr(stopping, "batches_between_looks", lambda _: 32)
+    learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
+    loss_func, batches, saved = learn.loss_func, count(), []
+
+    def infinite_once(pred, y):
+        return loss_func(pred, y) * (float("inf") if next(batches) == bad else 1)
+
+    learn.loss_func = infinite_once
+    times = iter(range(0, 10_000, 60))
+    save = SaveCheckpoints(lambda state: saved.append(state["batch"]), 2, lambda: next(times))
+    with learn.no_bar(), learn.no_logging(), pytest.raises(DivergedError, match=f"in {said} of"):
+        learn.fit(2, 0.01, cbs=[StopOnDivergence(), save])
+    assert saved == ([0, 2] if bad == 2 else [0, 2, 4])
+    assert next(batches) <= 7
 
 
 def test_a_step_that_the_scaler_skipped_does_not_end_the_run(images, tmp_path):

@@ -284,6 +284,7 @@ def test_letters_of_curves_keep_their_size_on_a_phone(page, pages):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(pages["finished"])
     scale = "(svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)"
+    assert page.locator(".plot svg").count() == len(CHARTS)
     for svg in page.locator(".plot svg").all():
         assert svg.evaluate(scale) == pytest.approx(1, abs=0.01)
 
@@ -410,6 +411,7 @@ def test_a_comparison_fits_the_window_and_axe_finds_no_fault(page, comparison):
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 718, "height": 900})  # of A4, between margins
     assert page.locator("#plot-accuracy svg").is_visible()
+    assert page.locator(".scroll").count() > 0
     for table in page.locator(".scroll").all():
         assert table.evaluate("e => e.scrollWidth <= e.clientWidth")
 

@@ -22,6 +22,11 @@ def test_a_setting_has_one_default(function, names):
     assert {n: theirs[n].default for n in names} == {n: getattr(Settings(), n) for n in names}
 
 
+def test_one_cycle_ends_where_it_began():
+    theirs = signature(S11Learner.fit_one_cycle).parameters
+    assert theirs["div"].default == theirs["div_final"].default
+
+
 def test_the_peak_of_one_cycle_is_that_of_a_run():
     assert (
         signature(S11Learner.fit_one_cycle).parameters["pct_start"].default == Settings().pct_start

@@ -1,19 +1,25 @@
 """Runs of two and three processes leave what one leaves, stop together, and go on in any number."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import run
+import torch
 from helpers import BOUNDS, ROOT, SMALL, no_pictures_of_predictions, read, rows
 from processes import in_processes
 
-from s11_fastai import load_run
-from s11_fastai.callbacks.distributed import Launched, check_shards
+from s11_fastai import S11ResNet, get_dls, load_run, s11_learner
+from s11_fastai.callbacks.distributed import Launched, Processes, check_shards
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner
+from s11_fastai.runs.run import start_run
+from s11_fastai.runs.settings import Settings
+from s11_fastai.signals import StopSignals
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests fork their processes")
 
@@ -79,7 +85,7 @@ def test_the_weights_that_are_kept_give_the_accuracy_that_is_reported(by_one, tm
     """Batch normalisation's statistics are the first process's in both."""
     _, argv = by_one
     run_them([*argv, "--out", tmp_path / "r"], 2)
-    found = load_run(tmp_path / "r").validate()[1]
+    found = load_run(tmp_path / "r", device="cpu").validate()[1]
     assert found == read(tmp_path / "r/results.json")["final_accuracy"]
 
 
@@ -136,6 +142,30 @@ def test_a_loss_that_is_not_finite_ends_all_in_the_same_step(by_one, tmp_path, c
     assert run_them(argv, 2) == [3, 3]
     (said,) = [line for line in capfd.readouterr().err.splitlines() if "run.py" in line]
     assert "the loss became nan in step " in said
+
+
+@pytest.mark.parametrize(
+    ("seed", "fingerprint", "precision", "says"),
+    [
+        (1, "a" * 64, "fp32", "`seed` 0 differs from the run's 1: give all"),
+        (0, "b" * 64, "fp32", "images aaaaaaaaaaaa differs from the run's bbbbbbbbbbbb: give all"),
+        (0, "a" * 64, "bf16", "precision fp32 differs from the run's bf16: give all"),
+    ],
+)
+def test_a_process_of_another_run_is_refused(images, seed, fingerprint, precision, says):
+    """As on another machine, whose flags, images and processor may be others."""
+
+    class Second(Processes):
+        world_size, rank = 2, 1
+
+        def from_main(self, make):
+            return Settings(seed=seed, device="cuda"), fingerprint, precision
+
+    learn = s11_learner(get_dls(images, device="cpu"), S11ResNet(3, 1), precision="fp32")
+    ours = replace(images, fingerprint="a" * 64)
+    rest = ours, Second(torch.device("cpu")), StopSignals(), 2.0
+    with pytest.raises(S11Error, match=re.escape(says)):
+        start_run(None, Settings(), learn, *rest)
 
 
 def test_more_processes_than_images_in_a_batch_are_refused(pets, tmp_path, capfd):

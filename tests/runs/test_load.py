@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 
 @pytest.fixture(scope="module")
 def opened(finished):
-    return load_run(finished[0])
+    return load_run(finished[0], device="cpu")
 
 
 def test_images_that_have_moved_are_asked_for(undisturbed, tmp_path):
@@ -28,13 +28,13 @@ def test_images_that_have_moved_are_asked_for(undisturbed, tmp_path):
     config = read(out / "config.json")
     (out / "config.json").write_text(json.dumps(config | {"data": "images/that/were"}))
     with pytest.raises(S11Error, match="not at images/that/were: give `data`, where they are now"):
-        load_run(out)
-    assert load_run(out, data=config["data"]).dls.c == 2
+        load_run(out, device="cpu")
+    assert load_run(out, data=config["data"], device="cpu").dls.c == 2
 
 
 def test_it_is_the_learner_that_was_trained(pets, tmp_path):
     trained = run.main(["--data", str(pets), "--out", str(tmp_path / "r"), *SMALL])
-    opened = load_run(tmp_path / "r")
+    opened = load_run(tmp_path / "r", device="cpu")
     for name, value in opened.model.state_dict().items():
         assert torch.equal(value, trained.model.state_dict()[name]), name
     for name in ("lrs", "losses", "iters"):
@@ -47,14 +47,27 @@ def test_it_is_the_learner_that_was_trained(pets, tmp_path):
     assert opened.validate()[1] == results["final_accuracy"]  # which empties fastai's recorder
 
 
+def test_nothing_is_unpickled(finished, pets, tmp_path, monkeypatch):
+    stopped(["--data", str(pets), *SMALL, *BOUNDS], tmp_path / "r", 8)
+    for name in ("pickle.Unpickler", "pickle.load", "pickle.loads", "torch.load"):
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("a pickle is read"))
+    for out in (finished[0], tmp_path / "r"):
+        assert load_run(out, device="cpu").dls.c == 2
+
+
+def test_weights_of_another_name_are_refused(finished):
+    with pytest.raises(S11Error, match="bset"):
+        load_run(finished[0], weights="bset", device="cpu")
+
+
 def test_best_weights_are_those_of_the_best_epoch(finished):
     out, _ = finished
-    learn, results = load_run(out, weights="best"), read(out / "results.json")
+    learn, results = load_run(out, weights="best", device="cpu"), read(out / "results.json")
     assert learn.validate()[1] == results["best_accuracy"]
 
 
 def test_what_a_fastai_user_types_works(finished, capsys):
-    opened = load_run(finished[0])
+    opened = load_run(finished[0], device="cpu")
     opened.recorder.plot_sched()
     opened.recorder.plot_loss()
     opened.show_results(max_n=4)
@@ -95,7 +108,7 @@ def test_what_is_no_picture_is_told(opened, item, says):
 def test_an_interrupted_run_opens_with_its_newest_weights(pets, tmp_path):
     argv = ["--data", str(pets), *SMALL, *BOUNDS]
     stopped(argv, tmp_path / "r", 8)
-    learn = load_run(tmp_path / "r")
+    learn = load_run(tmp_path / "r", device="cpu")
     assert len(learn.recorder.lrs) == 4  # of the one epoch that is over
     resumed = run.main(["--out", str(tmp_path / "r"), "--resume"])
     assert not torch.equal(learn.model.fc.weight, resumed.model.fc.weight)
@@ -149,19 +162,22 @@ def test_what_cannot_be_opened_is_one_line(finished, tmp_path, how, says):
     out = shutil.copytree(finished[0], tmp_path / "r")
     spoil(out, how)
     with pytest.raises(S11Error, match=says) as error:
-        load_run(out, weights="best" if how == "no best" else "final")
+        load_run(out, weights="best" if how == "no best" else "final", device="cpu")
     assert "\n" not in str(error.value)
 
 
 def test_images_that_moved_are_given(finished, pets, tmp_path):
     moved = shutil.copytree(pets, tmp_path / "elsewhere")
-    assert load_run(finished[0], data=moved).validate() == load_run(finished[0]).validate()
+    assert (
+        load_run(finished[0], data=moved, device="cpu").validate()
+        == load_run(finished[0], device="cpu").validate()
+    )
 
 
 def test_a_run_of_an_older_version_opens():
     """Written by version 0.1.0, before label smoothing, logit scale and precision were settings."""
     path = Path(__file__).parent / "run-0.1"
-    learn = load_run(path)
+    learn = load_run(path, device="cpu")
     results = read(path / "results.json")
     assert len(learn.recorder.lrs) == 24
     # Another processor's last digits may turn an image that stands between two classes.
@@ -175,4 +191,4 @@ def test_a_setting_that_this_version_does_not_know_is_named(tmp_path):
     config = read(out / "config.json") | {"warp": 9}
     (out / "config.json").write_text(json.dumps(config))
     with pytest.raises(S11Error, match=r"'warp': no such setting in this version"):
-        load_run(out)
+        load_run(out, device="cpu")

@@ -137,7 +137,7 @@ def test_a_finished_run_is_whole_without_its_steps(run):
     assert len(records.history) == 2
     page = write_page(Folder(run), records).read_text()
     assert "the curve schedule (there are no values)" in page
-    learn = load_run(run)
+    learn = load_run(run, device="cpu")
     assert [row[2] for row in learn.recorder.values] == [r.valid_accuracy for r in records.history]
     assert learn.recorder.lrs == []
 
@@ -179,7 +179,7 @@ def test_a_width_that_the_weights_do_not_have_makes_no_network(run, monkeypatch)
 
     monkeypatch.setattr("s11_fastai.runs.load.learner_of", made)
     with pytest.raises(S11Error, match="weights of another network than width 3000 makes"):
-        load_run(run)
+        load_run(run, device="cpu")
 
 
 def test_a_path_of_odd_letters_is_kept_and_shown_as_escapes(run):

@@ -159,6 +159,6 @@ def test_a_run_in_a_folder_whose_name_is_not_unicode_goes_on_and_opens(undisturb
     stopped(argv, out, 8)
     run.main([*argv, "--out", str(out), "--resume"])
     assert compare(whole, out) == []
-    opened = load_run(out)
+    opened = load_run(out, device="cpu")
     for ours, theirs in zip(opened.model.parameters(), learn.model.parameters(), strict=True):
         assert ours.equal(theirs)

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def trained(undisturbed):
     """A run's folder, and its Learner again."""
-    return undisturbed[0], load_run(undisturbed[0])
+    return undisturbed[0], load_run(undisturbed[0], device="cpu")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "best.safetensors"])

@@ -9,6 +9,8 @@ import torch
 from helpers import BOUNDS, SMALL
 
 from s11_fastai import load_images
+from s11_fastai.cli import message_of
+from s11_fastai.learner import S11Learner
 
 
 def refused(argv, capsys) -> str:
@@ -106,6 +108,32 @@ def test_a_lack_of_memory_is_one_line(argv, capsys, monkeypatch, error, says):
     assert says in refused(argv, capsys)
 
 
+def test_a_run_that_lacked_memory_can_go_on(argv, tmp_path, capsys, monkeypatch):
+    one_batch, batches = S11Learner.one_batch, iter(range(100))
+
+    def fails(self, i, b):
+        if next(batches) == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        one_batch(self, i, b)
+
+    monkeypatch.setattr(S11Learner, "one_batch", fails)
+    said = refused(argv, capsys)
+    assert "or close other programs, then go on with: python " in said
+    assert f"--out {tmp_path / 'r'} --resume" in said
+    assert run.main(["--out", str(tmp_path / "r"), "--resume"]) is not None
+
+
+def test_a_script_without_sizes_names_none_where_memory_lacks():
+    said = message_of(MemoryError(), "predict.py", [])
+    assert said.startswith("out of memory")
+    assert said.endswith(": close other programs")
+
+
+@pytest.mark.skipif(
+    Path("/proc/sys/vm/overcommit_memory").exists()
+    and Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1",
+    reason="this computer promises memory that it lacks",
+)
 def test_a_lack_of_memory_that_is_real_is_one_line(pets, tmp_path, capsys):
     out = ["--out", tmp_path / "r", "--data", pets, *BOUNDS, "--epochs", "1"]
     said = refused([*out, "--width", 200_000], capsys)

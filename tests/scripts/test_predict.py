@@ -15,7 +15,7 @@ def test_each_picture_gets_its_most_probable_classes(undisturbed, tmp_path, caps
         Image.fromarray(pixels).save(path)
     predict.main(["--weights", str(weights), *map(str, paths)])
     first, second = capsys.readouterr().out.splitlines()
-    name, _, probabilities = load_run(undisturbed[0]).predict(paths[0])
+    name, _, probabilities = load_run(undisturbed[0], device="cpu").predict(paths[0])
     assert first.startswith(f"{paths[0]}: {name} {probabilities.max():.1%}, ")
     assert second.startswith(f"{tmp_path}/b\\n.bmp: {name} ")
 

@@ -98,7 +98,9 @@ def test_a_finished_run_is_opened_at_a_prompt(finished):
         *("--out", finished[0], "--resume"), typed="print(learn.predict(0)[2].tolist())\n"
     )
     assert "is finished: final accuracy" in printed.splitlines()[0]
-    assert printed.splitlines()[-1] == str(load_run(finished[0]).predict(0)[2].tolist())
+    assert printed.splitlines()[-1] == str(
+        load_run(finished[0], device="cpu").predict(0)[2].tolist()
+    )
     assert "Traceback" not in said
 
 

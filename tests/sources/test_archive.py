@@ -1,5 +1,6 @@
 import gzip
 import io
+import re
 import tarfile
 import tracemalloc
 import zipfile
@@ -72,6 +73,22 @@ def test_a_zip_file_with_names_as_windows_writes_them_is_the_same_data(image_fol
                 name + "\\" * path.is_dir(), b"" if path.is_dir() else path.read_bytes()
             )
     images = load_images(tmp_path / "pets.zip")
+    assert images.fingerprint == load_images(image_folder).fingerprint
+
+
+def test_a_zip_file_whose_names_are_utf_8_as_macs_write_them_is_the_same_data(
+    image_folder, tmp_path
+):
+    for part in ("train", "test"):
+        (image_folder / part / "cat").rename(image_folder / part / "caf\u00e9")
+    path = zipped(image_folder, tmp_path / "pets.zip")
+    data = bytearray(path.read_bytes())
+    for magic, at in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        for start in [m.start() for m in re.finditer(magic, data)]:
+            data[start + at] &= ~8  # the flag that says so
+    path.write_bytes(data)
+    images = load_images(path)
+    assert images.classes == ("caf\u00e9", "dog")
     assert images.fingerprint == load_images(image_folder).fingerprint
 
 

@@ -115,6 +115,17 @@ def test_a_new_cache_takes_the_place_of_older_ones(image_folder, tmp_path):
     assert len(kept() - before) == 1
 
 
+def test_the_cache_of_a_disk_that_is_not_there_stays(image_folder, tmp_path):
+    before = kept()
+    disk = tmp_path / "disk"
+    shutil.copytree(image_folder, disk / "pets")
+    load_images(disk / "pets")
+    (of_the_disk,) = kept() - before
+    disk.rename(tmp_path / "unplugged")
+    load_images(image_folder)
+    assert of_the_disk in kept()
+
+
 def test_a_neighbour_that_cannot_go_stays_and_the_new_one_is_kept(image_folder, monkeypatch):
     def refuses(path, **_):
         raise PermissionError(errno.EPERM, "another user's", str(path))

@@ -26,7 +26,8 @@ def test_no_network_and_no_copy(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_falls_silent_times_out(tmp_path):
+def test_a_server_that_falls_silent_times_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/cifar.tar.gz"
         with pytest.raises(S11Error, match="timed out"):
@@ -34,7 +35,7 @@ def test_a_server_that_falls_silent_times_out(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_path_a_copy_in_fastais_folder_is_used(rng, monkeypatch):
+def test_without_a_path_a_copy_in_fastais_folder_is_used(rng, monkeypatch, fastai_home):
     from fastai.data.external import fastai_path
 
     from s11_fastai import sources

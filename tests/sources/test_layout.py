@@ -126,6 +126,33 @@ def test_what_is_no_data_is_shown_with_the_ways_out(tmp_path):
     assert "`holdout`" in said
 
 
+def test_what_lies_beside_a_folder_of_classes_is_named(image_folder, tmp_path):
+    """cat's two folders are classes there, as nobody says that cat and dog are."""
+    (tmp_path / "up/dog").mkdir(parents=True)
+    for year in ("2019", "2020"):
+        shutil.copytree(image_folder / "train/cat", tmp_path / "up/cat" / year)
+    shutil.copytree(image_folder / "train/dog", tmp_path / "up/dog/all")
+    (note,) = load_images(tmp_path / "up", holdout=2).notes
+    assert note == "read as: 2 folders, each a class, in cat/, no test part, not read: dog/"
+
+
+def test_a_class_that_is_called_as_a_part_is_told_how_to_be_one(image_folder):
+    (image_folder / "train/cat").rename(image_folder / "car")
+    (image_folder / "train/dog").rename(image_folder / "dog")
+    shutil.rmtree(image_folder / "test")
+    shutil.copy(image_folder / "car/0000.png", image_folder / "train")
+    said = refused_data(image_folder)
+    assert "has no train/ with a folder" in said
+    assert "if one of these is a class, put all classes into a folder train/" in said
+
+
+def test_parts_of_other_classes_are_told_by_a_few(image_folder):
+    for i in range(20):
+        shutil.copytree(image_folder / "train/cat", image_folder / f"train/c{i:02}")
+    said = refused_data(image_folder)
+    assert "differ in c00, c01, c02, c03, c04 and 15 more: mend that, or rename test/" in said
+
+
 def test_a_training_part_without_classes_or_labels(image_folder, tmp_path):
     train = tmp_path / "flat/train"
     train.mkdir(parents=True)

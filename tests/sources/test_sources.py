@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from s11_fastai import load_images
 from s11_fastai.errors import S11Error
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import fastai_folder, tree
+from s11_fastai.sources import folder as sources_folder
 from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.folder import process_mapper
 from s11_fastai.sources.picture import read_picture
@@ -177,9 +179,31 @@ def test_what_is_an_image_by_name_or_content_and_cannot_be_read_is_named(image_f
     path = image_folder / "train/cat" / name
     whole = (image_folder / "train/cat/0000.png").read_bytes()
     path.write_bytes(whole[:300] if name == "a" else b"text")
-    assert f"1 of 19 files cannot be used; the first is train/cat/{name} (" in refused_data(
-        image_folder
-    )
+    assert f"1 of 19 files cannot be used, train/cat/{name} (" in refused_data(image_folder)
+
+
+def test_of_many_files_that_cannot_be_read_the_first_are_named(image_folder):
+    for path in (image_folder / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    said = refused_data(image_folder)
+    assert "12 of 18 files cannot be used, train/cat/0000.png (" in said
+    assert "train/cat/0004.png (" in said
+    assert ") and 7 more: replace or remove them" in said
+
+
+def test_a_file_that_the_disk_does_not_give_is_no_stray(image_folder, monkeypatch):
+    """Left out, it would be so from the cache too, when the disk is well again."""
+    path = image_folder / "train/cat/0000.png"
+    path.rename(path.with_suffix(""))
+
+    def refuses(file):
+        if str(file).endswith("cat/0000"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rgb_image(file)
+
+    rgb_image = sources_folder.rgb_image
+    monkeypatch.setattr(sources_folder, "rgb_image", refuses)
+    assert "train/cat/0000 (Input/output error)" in refused_data(image_folder)
 
 
 def test_a_link_to_nothing_and_an_unreadable_folder_are_named(image_folder, monkeypatch):
@@ -268,18 +292,6 @@ def test_a_class_that_is_no_printable_text_is_refused(image_folder, name):
 def test_a_folders_unprintable_name_is_shown_with_escapes(image_folder):
     renamed = image_folder.rename(image_folder.parent / "caf\udce9 \x1b[2J")
     assert load_images(renamed).name == r"caf\udce9 \x1b[2J"
-
-
-@pytest.fixture
-def fastai_home(tmp_path, monkeypatch):
-    """A home of fastai's that it has not looked at yet."""
-    from fastai.data.external import fastai_cfg
-
-    monkeypatch.setenv("FASTAI_HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    fastai_cfg.cache_clear()
-    yield tmp_path / "home"
-    fastai_cfg.cache_clear()
 
 
 def test_a_few_folders_whose_links_make_billions_of_paths_are_refused(image_folder):
