@@ -51,6 +51,8 @@ class Augmenter(Protocol):
         self, indices: np.ndarray, epoch: int, key: tuple[int, ...] = ()
     ) -> TensorImage: ...
 
+    def of_pixels(self, pixels: np.ndarray, epoch: int, key: tuple[int, ...]) -> TensorImage: ...
+
 
 class ResidentDL(TfmdDL):
     """A fastai DataLoader whose batches are sliced whole from images that lie in memory.
@@ -179,7 +181,7 @@ class ResidentDL(TfmdDL):
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
         if self.indices is None:  # others than indices: left to fastai, one by one
-            yield from super().create_batches(samps)
+            yield from self._of_pictures(super().create_batches(samps))
             return
         if self._when_begun and not self.fake_l.num_workers:
             self._when_begun()
@@ -192,6 +194,16 @@ class ResidentDL(TfmdDL):
             indices = shard.of(self.indices[places])
             number = i * self.num_workers + self.offs
             yield self._to_gpu(self._slice(indices, epoch, key and (*key, number)))
+
+    def _of_pictures(self, batches: Iterable[tuple]) -> Iterator[tuple]:
+        """Batches of pictures that are new here, augmented where the others would be."""
+        epoch, key = self._now, self._key or (0,)
+        for i, batch in enumerate(batches):
+            if self.augment and self._augmented and batch[0].dtype == torch.uint8:
+                pixels = np.ascontiguousarray(batch[0].permute(0, 2, 3, 1).numpy())
+                number = i * self.num_workers + self.offs
+                batch = (self.augment.of_pixels(pixels, epoch, (*key, number)), *batch[1:])
+            yield batch
 
     def _slice(self, indices: np.ndarray, epoch: int, key: tuple[int, ...]) -> tuple:
         if self.augment and self._augmented:

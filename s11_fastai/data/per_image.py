@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,9 +59,17 @@ class PerImage:
 
     def __call__(self, indices: np.ndarray, epoch: int, key: tuple[int, ...] = ()) -> TensorImage:
         """The batch of these images, uint8; `key` as in `PaddedImages`."""
-        images = self.images.pixels_of(indices)
+        places = range(len(indices)) if key else self.images.places_in_train(indices).tolist()
+        return self._made(self.images.pixels_of(indices), places, epoch, key)
+
+    def of_pixels(self, pixels: np.ndarray, epoch: int, key: tuple[int, ...]) -> TensorImage:
+        """The batch of any pictures, as `PaddedImages` has it."""
+        return self._made(pixels, range(len(pixels)), epoch, key)
+
+    def _made(
+        self, images: np.ndarray, numbers: Sequence[int], epoch: int, key: tuple[int, ...]
+    ) -> TensorImage:
         out = np.empty_like(images)
-        numbers = range(len(indices)) if key else self.images.places_in_train(indices).tolist()
         for place, number in enumerate(numbers):
             entropy = [self.seed, epoch, AUGMENT_STREAM, number]
             seed = np.random.SeedSequence(entropy, spawn_key=key).generate_state(1)[0]

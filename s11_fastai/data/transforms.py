@@ -148,15 +148,23 @@ class PaddedImages:
         Without `key`, each training image gets what the epoch has for it; with one, each place in
         the batch is sampled by itself, so that an image may stand in many and be any image.
         """
-        pad, places = self.how.pad, self.images.places_in_train(indices)
+        places = self.images.places_in_train(indices)
         if key:
             params = self._sample(len(indices), epoch, key)
         else:
             params = self._of_epoch(len(self.images.train.labels), epoch).take(places)
         if (places >= 0).all() and self.padded is not None:
-            crops = _crops(self.padded, places, params, self.shape, pad)
+            crops = _crops(self.padded, places, params, self.shape, self.how.pad)
         else:
-            crops = pad_crop_flip(self.images.pixels_of(indices), params, pad)
+            crops = pad_crop_flip(self.images.pixels_of(indices), params, self.how.pad)
+        return self._with_holes(crops, params)
+
+    def of_pixels(self, pixels: np.ndarray, epoch: int, key: tuple[int, ...]) -> TensorImage:
+        """The batch of any pictures of the same size, uint8 (n, H, W, 3)."""
+        params = self._sample(len(pixels), epoch, key)
+        return self._with_holes(pad_crop_flip(pixels, params, self.how.pad), params)
+
+    def _with_holes(self, crops: np.ndarray, params: AugmentParams) -> TensorImage:
         batch = to_batch(crops)
         if self.how.hole:
             batch.holes = Holes(params.holes, self.how.hole, self.shape)
@@ -353,9 +361,29 @@ class NormalizeBytes(Normalize):
             torch.tensor(values, dtype=torch.float64)[None, :, None, None] for values in (mean, std)
         )
         super().__init__(means.float(), stds.float())
-        self.statistics = tuple(mean), tuple(std)
+        self._known = tuple(mean), tuple(std)
+        self._seen = self.mean, self.std
         self.scale, self.shift = (1 / (255 * stds)).float(), (-means / stds).float()
         self._enlarged: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel."""
+        self._refresh()
+        return self._known
+
+    def _refresh(self) -> None:
+        """Follow `mean` and `std` where somebody has set others."""
+        now = self.mean, self.std
+        if all(a is b for a, b in zip(now, self._seen, strict=True)):
+            return
+        # On another device they are other tensors, of the same values.
+        if not all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(now, self._seen, strict=True)):
+            mean, std = (tuple(values.flatten().tolist()) for values in now)
+            self._known = mean, std
+            self.scale, self.shift = 1 / (255 * self.std), -self.mean / self.std
+            self._enlarged = None
+        self._seen = now
 
     def __getstate__(self) -> dict:
         """For a pickle: the statistics alone."""
@@ -369,6 +397,7 @@ class NormalizeBytes(Normalize):
     def encodes(self, x: TensorImage) -> TensorImage:
         if x.is_floating_point():
             return super().encodes(x)
+        self._refresh()
         scale, shift = self._like(x)
         out = x.as_subclass(torch.Tensor).float()
         return torch.addcmul(shift, out, scale, out=out)

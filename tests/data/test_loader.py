@@ -17,6 +17,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.vision.augment import Brightness, Flip, aug_transforms
 from fasttransform import Transform
+from PIL import Image
 from torch import Tensor, nn
 
 from s11_fastai import PadCropFlip, dls_from_arrays, get_dls
@@ -204,6 +205,28 @@ def test_an_albumentations_pipeline_augments_whatever_order_is_asked_for(images)
         for ds_idx in (0, 1):
             augmented, plain = learn.tta(ds_idx, n=1, beta=None)[0]
             assert not torch.isclose(augmented, plain).all(1).any()
+
+
+@pytest.mark.parametrize("kind", ["crops", "albumentations"])
+def test_pictures_that_are_new_are_augmented_as_the_others(images, tmp_path, kind):
+    import albumentations as A
+
+    augment = PadCropFlip(hole=0) if kind == "crops" else A.Compose([A.Rotate((20, 40), p=1)])
+    dls = get_dls(images, bs=16, device="cpu", augment=augment)
+    files = [tmp_path / f"{i}.png" for i in range(24)]
+    for file, pixels in zip(files, images.valid.images, strict=True):
+        Image.fromarray(pixels).save(file)
+    new = dls.test_dl(files)
+    plain = xs(new)
+    with new.dataset.set_split_idx(0):
+        first, second = xs(new), xs(new)
+    assert unlike(torch.cat([plain, first, second])) > 3 * 24 - 4  # a crop may be the whole
+    assert torch.equal(xs(new), plain)
+    with new.dataset.set_split_idx(0):
+        new.set_epoch(7)
+        again = xs(new)
+        new.set_epoch(7)
+        assert torch.equal(xs(new), again)
 
 
 def test_fastais_batch_transforms_get_floats_and_are_the_last_conversion(dls):

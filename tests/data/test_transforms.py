@@ -1,4 +1,5 @@
 import copy
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -143,6 +144,22 @@ def test_bytes_of_any_size_are_normalised_as_fastai_does_in_two_steps(rng):
         expected = Normalize.from_stats([0.5, 0.4, 0.3], [0.2, 0.3, 0.4], cuda=False)(halves)
         for given in (TensorImage(x), halves):
             torch.testing.assert_close(own(given), expected, rtol=0, atol=1e-6)
+
+
+def test_statistics_that_are_set_later_count_in_both_directions(rng):
+    own = NormalizeBytes([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
+    x = TensorImage(torch.from_numpy(rng.integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)))
+    before = own(x.clone())
+    own.mean, own.std = own.mean.clone(), own.std.clone()  # as on another device
+    assert torch.equal(own(x.clone()), before)
+    assert own.statistics == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    other = Normalize.from_stats([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], cuda=False)
+    own.mean, own.std = other.mean, other.std
+    expected = other(IntToFloatTensor()(x.clone()))
+    for each in (own, pickle.loads(pickle.dumps(own))):
+        torch.testing.assert_close(each(x.clone()), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(each.decode(each(x.clone())), x / 255, rtol=0, atol=1e-6)
+        assert each.statistics[1] == pytest.approx((0.4, 0.5, 0.6))
 
 
 def test_parameters_follow_from_seed_and_epoch_and_key_alone():
