@@ -107,9 +107,14 @@ class ResidentDL(TfmdDL):
     @property
     def begins_at_batch(self) -> bool:
         """Whether a pass can begin with any batch: the order of the indices is the loader's own."""
-        names = ("get_idxs", "shuffle_fn")
-        own = all(getattr(type(self), name) is getattr(ResidentDL, name) for name in names)
-        return own and not vars(self).keys() & set(names)
+        return not self._replaced("get_idxs", "shuffle_fn")
+
+    def _replaced(self, *names: str) -> bool:
+        """Whether somebody gave another method of one of these names, or a subclass has one."""
+        return any(
+            name in vars(self) or getattr(type(self), name) is not getattr(ResidentDL, name)
+            for name in names
+        )
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Make the next pass that of `epoch`, beginning with `first_batch`, both counted from 0."""
@@ -180,7 +185,8 @@ class ResidentDL(TfmdDL):
     # And this in each worker, with the places in the dataset of all batches that it makes.
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
-        if self.indices is None:  # others than indices: left to fastai, one by one
+        # Others than indices are left to fastai, one by one.
+        if self.indices is None or self._replaced("create_item", "do_item"):
             yield from self._of_pictures(super().create_batches(samps))
             return
         if self._when_begun and not self.fake_l.num_workers:
@@ -213,7 +219,8 @@ class ResidentDL(TfmdDL):
         batch: tuple = (x,)
         if len(self.dataset.tls) > 1:
             batch += (TensorCategory(torch.from_numpy(self.images.labels_of(indices))),)
-        if any(_acts(pipeline) for pipeline in (self.after_item, self.before_batch)):
+        by_item = any(_acts(pipeline) for pipeline in (self.after_item, self.before_batch))
+        if by_item or self._replaced("create_batch", "do_batch", "retain"):
             items = zip(map(PILImage.create, x), *batch[1:], strict=True)  # as the dataset's are
             return self.do_batch([self.after_item(item) for item in items])
         return batch

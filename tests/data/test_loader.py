@@ -207,6 +207,18 @@ def test_an_albumentations_pipeline_augments_whatever_order_is_asked_for(images)
             assert not torch.isclose(augmented, plain).all(1).any()
 
 
+def test_methods_that_somebody_gives_make_the_batches(dls):
+    def collate(items):
+        return torch.stack([x for x, _ in items]), torch.full((len(items),), 7)
+
+    assert set(ys(dls.train.new(create_batch=collate))) == {7}
+    assert set(ys(dls.train.new(do_batch=collate))) == {7}
+    first = dls.valid_ds[0]
+    same = dls.valid.new(create_item=lambda _: first)
+    assert unlike(xs(same)) == 1
+    assert len(ys(same)) == 24
+
+
 @pytest.mark.parametrize("kind", ["crops", "albumentations"])
 def test_pictures_that_are_new_are_augmented_as_the_others(images, tmp_path, kind):
     import albumentations as A

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -46,39 +45,6 @@ def test_a_folder_in_which_nothing_began_is_taken_away(tmp_path):
     with pytest.raises(ValueError, match="x"), locked(tmp_path / "a"):
         raise ValueError("x")
     assert not (tmp_path / "a").exists()
-
-
-def test_a_run_whose_folder_goes_away_does_not_make_it_anew(argv, tmp_path, monkeypatch, capsys):
-    write = RunFolder.write
-
-    def gone(self, name, data):
-        if name == "history.csv":
-            shutil.rmtree(self.path)
-        write(self, name, data)
-
-    monkeypatch.setattr(RunFolder, "write", gone)
-    code, said = ended(argv, capsys)
-    assert code == 2
-    assert "was moved or removed" in said
-    assert not (tmp_path / "r").exists()
-
-
-def test_a_folder_that_became_another_runs_is_not_written_to(argv, monkeypatch, capsys):
-    write = RunFolder.write
-
-    def replaced(self, name, data):
-        if name == "history.csv":
-            config = (self.path / "config.json").read_text()
-            shutil.rmtree(self.path)
-            with locked(self.path):
-                (self.path / "config.json").write_text(config)
-        write(self, name, data)
-
-    monkeypatch.setattr(RunFolder, "write", replaced)
-    code, said = ended(argv, capsys)
-    assert code == 2
-    assert "was moved or removed" in said
-    assert {p.name for p in argv[3].iterdir()} <= {"config.json", ".lock"}
 
 
 @pytest.fixture

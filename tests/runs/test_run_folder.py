@@ -98,7 +98,9 @@ def test_halves_behind_a_link_are_not_swept(tmp_path, elsewhere):
 
 
 @pytest.mark.parametrize("anew", [False, True])
-@pytest.mark.parametrize("name", ["samples.png", "loss.png", "report.html", "results.json"])
+@pytest.mark.parametrize(
+    "name", ["samples.png", "history.csv", "loss.png", "report.html", "results.json"]
+)
 def test_a_folder_that_was_removed_or_taken_over_is_not_written_to(
     argv, few_pictures, monkeypatch, capsys, name, anew
 ):

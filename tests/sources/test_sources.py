@@ -14,8 +14,8 @@ from test_cifar_batches import write_batches
 from s11_fastai import load_images
 from s11_fastai.errors import S11Error
 from s11_fastai.signals import StopSignals
-from s11_fastai.sources import fastai_folder, tree
 from s11_fastai.sources import folder as sources_folder
+from s11_fastai.sources import tree
 from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.folder import process_mapper
 from s11_fastai.sources.picture import read_picture
@@ -236,16 +236,6 @@ def test_images_in_folders_below_a_class_belong_to_it(image_folder, tmp_path):
     assert load_images(image_folder).fingerprint == before.fingerprint
     packed = pack_regular(image_folder, tmp_path / "packed.tgz")
     assert load_images(packed).fingerprint == before.fingerprint
-
-
-def test_what_lies_beside_the_data_makes_no_new_cache(image_folder):
-    load_images(image_folder)
-    kept = sorted((fastai_folder("data") / "s11-cache").iterdir())
-    (image_folder / "run1").mkdir()
-    (image_folder / "run1/history.csv").write_text("epoch")
-    (image_folder / "notes.txt").write_text("mine")
-    load_images(image_folder)
-    assert sorted((fastai_folder("data") / "s11-cache").iterdir()) == kept
 
 
 def test_digits_are_split_stratified_and_fixed():
