@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from statistics import fmean
 
 import bench
 import compare
@@ -15,7 +16,7 @@ import study
 import torch
 from helpers import ROOT, read
 from PIL import Image
-from study_page import read_variants
+from study_page import differences, read_variants
 
 from s11_fastai.cli import run_flags
 from s11_fastai.lr_bounds import bounds_of
@@ -154,9 +155,24 @@ def test_readmes_other_figures_are_those_of_their_files():
     ((more, peak),) = re.findall(
         r"times 0.125 \| (.*) points more at peak 0.4 .* peak (.*), w", README
     )
+    candidate = variants["candidate"]
+    for name, found in (
+        ("label smoothing 0", r"at width 16 none is (.*) points better, three seeds"),
+        ("ends at peak / 10", r"LRMAX / 10 ends (.*) points lower, width 16, two seeds"),
+    ):
+        (figure,) = re.findall(found, README)
+        against = differences(variants[name], candidate)
+        assert f"{abs(fmean(against)):.2f}" == figure
+        assert len(against) == (3 if "three" in found else 2)
+    found_peak, *grid = read_variants(ROOT / "results/study/peaks.csv")[::-1]
+    assert found_peak.finds_its_peak
+    assert len(grid) == 6
+    (above,) = re.findall(r"ends (.*) points above the best of six peaks, one seed", README)
+    best = max(variant.accuracies["0"] for variant in grid)
+    assert f"{found_peak.accuracies['0'] - best:.2f}" == above
     plain = variants[f"logit scale 1, peak {peak}"].accuracies
     assert list(plain) == ["0"]
-    assert float(more) == round(variants["candidate"].accuracies["0"] - plain["0"], 1)
+    assert float(more) == round(candidate.accuracies["0"] - plain["0"], 1)
 
 
 def test_the_published_runs_bounds_are_those_of_the_rule():
