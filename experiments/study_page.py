@@ -200,7 +200,8 @@ def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
     given = [v for v in variants if not v.finds_its_peak and v.accuracies and v.peaks]
     if any(flags != fixed[0] for flags in fixed) or len({each.peaks[0] for each in given}) < 3:
         return None
-    found = [peak for each in variants if each.finds_its_peak for peak in each.peaks]
+    finders = [each for each in variants if each.finds_its_peak]
+    found = [(float(v.rows[s]["lr_max"]), y) for v in finders for s, y in v.accuracies.items()]
     accuracies = {each.peaks[0]: list(each.accuracies.values()) for each in given}
     figure = plot_peaks(accuracies, found, either(variants, "evaluated_on"))
     write_atomically(path, encoded(figure, path))

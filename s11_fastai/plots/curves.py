@@ -268,9 +268,10 @@ def plot_comparison(runs: Sequence[ComparedRuns]) -> Figure:
 
 
 def plot_peaks(
-    accuracies: Mapping[float, Sequence[float]], found: Sequence[float], split: str
+    accuracies: Mapping[float, Sequence[float]], found: Sequence[tuple[float, float]], split: str
 ) -> Figure:
-    """Accuracies in percent of runs with each peak lr, a point a seed; the `found` peaks marked.
+    """Accuracies in percent of runs with each peak lr, a point a seed, and of those that have
+    `found` their own: peak and accuracy.
 
     `split` names the images of which they are.
     """
@@ -282,10 +283,11 @@ def plot_peaks(
         own = accuracies[peak]
         axes.plot([peak] * len(own), own, "o", color=BLUE, alpha=0.4, ms=6)
     axes.plot(peaks, [np.mean(accuracies[peak]) for peak in peaks], color=BLUE, lw=2.5)
-    for i, peak in enumerate(found):
-        label = "found by the range test" if i == 0 else None
-        axes.axvline(peak, color=ORANGE, lw=2, alpha=0.7, label=label)
+    for peak, _ in found:
+        axes.axvline(peak, color=ORANGE, lw=2, alpha=0.4)
     if found:
+        label = "found by the range test"
+        axes.plot(*zip(*found, strict=True), "D", color=ORANGE, mec="black", ms=8, label=label)
         axes.legend(fontsize=12)
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())

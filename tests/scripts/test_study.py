@@ -162,7 +162,7 @@ def test_a_grid_of_peaks_is_drawn_with_those_that_were_found(page, tmp_path, mon
     assert "![Accuracy of each peak](t.png)" in page(ROWS)
     ((accuracies, found, split),) = drawn
     assert accuracies == {0.1: [50, 70], 0.2: [60, 80], 0.4: [40]}
-    assert found == [0.15]
+    assert found == [(0.15, 90)]
     assert split == "held-out"
     assert (tmp_path / "t.png").exists()
     assert "t.png" not in page(ROWS.replace("--width 4", "--width 8", 1))
