@@ -101,12 +101,14 @@ def command_line(script: str, argv: list[str] | None = None) -> Iterator[StopSig
 
 def message_of(error: BaseException, script: str, argv: list[str] | None) -> str | None:
     """One line on what ended the script, and what to do; None for a fault of the program."""
-    go_on = _go_on(script, error, argv)
+    # What run.py began, run.py goes on with; bench.py begins runs too, and takes them away.
+    resumes = Path(script).name == "run.py"
+    folder = getattr(error, "run_folder", None) if resumes else None
+    go_on = _go_on(script, folder, argv) if folder else ""
     if isinstance(error, Stopped):
         return f"stopped; {go_on or error.advice}"
     if isinstance(error, S11Error):
-        kept = getattr(error, "run_folder", None)
-        more = f"; the last good checkpoint is in {kept / 'checkpoint'}" if kept else ""
+        more = f"; the last good checkpoint is in {folder / 'checkpoint'}" if folder else ""
         return as_flags(f"{error}{more}")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
@@ -115,7 +117,7 @@ def message_of(error: BaseException, script: str, argv: list[str] | None) -> str
         return f"{where}{error.strerror or error}; {remedy}{then}"
     if what := lack_of_memory(error):
         remedy = "close other programs" + (f", then {go_on}" if go_on else "")
-        if Path(script).name == "run.py":
+        if resumes:
             remedy = f"give a smaller --bs, --width or --resize, or {remedy}"
         return f"{what}: {remedy}"
     return None
@@ -246,11 +248,8 @@ def _parser() -> Parser:
     return parser
 
 
-def _go_on(script: str, error: BaseException, argv: list[str] | None) -> str:
-    """How to go on with the run that the error ended; nothing where there is none."""
-    folder = getattr(error, "run_folder", None)
-    if folder is None:
-        return ""
+def _go_on(script: str, folder: Path, argv: list[str] | None) -> str:
+    """How to go on with the run in a folder."""
     minutes = _parser().parse_args(argv).checkpoint_minutes
     more = "" if minutes == CHECKPOINT_MINUTES else f" --checkpoint-minutes {minutes:g}"
     return f"go on with: {command_to_resume(folder, _shown(script))}{more}"

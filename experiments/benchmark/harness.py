@@ -20,7 +20,6 @@ from fastai.learner import Learner
 
 import s11_fastai as s11
 from benchmark.timing import wait_for
-from s11_fastai.errors import DivergedError, Stopped
 from s11_fastai.runs.load import learner_of
 from s11_fastai.runs.run import Run
 from s11_fastai.runs.settings import Settings
@@ -59,21 +58,17 @@ def begun_run(images: ImageSet, settings: Settings) -> Iterator[Run]:
     have their turns, the minutes between two would pass far sooner than in training.
     """
     signals = StopSignals()
-    try:
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            redirect_stdout(io.StringIO()),
-            s11.join_processes(settings.device, signals) as processes,
-            s11.claim(Path(scratch) / "run") as folder,
-        ):
-            s11.set_seed(settings.seed)
-            learn = learner_of(settings, images, processes.device)
-            run = s11.start_run(folder, settings, learn, images, processes, signals, math.inf)
-            assert isinstance(run, Run)
-            yield run
-    except (OSError, Stopped, DivergedError) as error:
-        error.run_folder = None  # type: ignore[union-attr]  # nobody can go on there
-        raise
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        redirect_stdout(io.StringIO()),
+        s11.join_processes(settings.device, signals) as processes,
+        s11.claim(Path(scratch) / "run") as folder,
+    ):
+        s11.set_seed(settings.seed)
+        learn = learner_of(settings, images, processes.device)
+        run = s11.start_run(folder, settings, learn, images, processes, signals, math.inf)
+        assert isinstance(run, Run)
+        yield run
 
 
 def fit(run: Run) -> None:

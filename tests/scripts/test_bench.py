@@ -283,7 +283,9 @@ def test_the_measured_run_is_a_real_one(images, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("error", [Stopped(2), OSError(28, "No space left"), DivergedError("x")])
+@pytest.mark.parametrize(
+    "error", [Stopped(2), OSError(28, "No space left"), DivergedError("x"), MemoryError()]
+)
 def test_nobody_is_told_to_go_on_with_the_measured_run(images, error):
     with pytest.raises(type(error)), harness.begun_run(images, harness.settings_of(1, 16, CPU)):
         raise error
