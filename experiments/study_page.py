@@ -42,27 +42,26 @@ class Variant(NamedTuple):
     @property
     def accuracies(self) -> dict[str, float]:
         """In percent, by seed; runs that diverged have none."""
-        return self._percent("final_accuracy")
+        return {seed: 100 * value for seed, value in self._values("final_accuracy").items()}
 
     @property
     def fit(self) -> float | None:
         """The mean accuracy on the training images, in percent; None where no run has one."""
-        found = self._percent("train_accuracy").values()
-        return fmean(found) if found else None
+        found = self._values("train_accuracy").values()
+        return 100 * fmean(found) if found else None
 
     @property
-    def peaks(self) -> list[float]:
-        """The lr at the peak of each run."""
-        return [float(row["lr_max"]) for row in self.rows.values() if row["lr_max"]]
+    def peaks(self) -> dict[str, float]:
+        """The lr at the peak of each run, by seed."""
+        return self._values("lr_max")
 
     @property
     def finds_its_peak(self) -> bool:
         """Whether that is from each run's range test."""
         return not {"--lr-max", "--recipe"} & self.flags.keys()
 
-    def _percent(self, column: str) -> dict[str, float]:
-        found = {seed: row[column] for seed, row in self.rows.items()}
-        return {seed: 100 * float(value) for seed, value in found.items() if value}
+    def _values(self, column: str) -> dict[str, float]:
+        return {seed: float(row[column]) for seed, row in self.rows.items() if row[column]}
 
 
 def write_page(results: Path, tables: Path) -> Path:
@@ -184,11 +183,11 @@ def table_line(variant: Variant, shared: dict[str, str], first: Variant | None) 
 
 def peaks_line(variant: Variant) -> str:
     """The peaks that a variant's runs have found, mean and spread."""
-    said = f"{variant.name} {mean_and_std(variant.peaks, '.3f')}"
-    if len(variant.peaks) == 1:
+    peaks = list(variant.peaks.values())
+    said = f"{variant.name} {mean_and_std(peaks, '.3f')}"
+    if len(peaks) == 1:
         return f"{said}, one seed"
-    spread = stdev(variant.peaks) / fmean(variant.peaks)
-    return f"{said}, a spread of {spread:.0%} over {len(variant.peaks)} seeds"
+    return f"{said}, a spread of {stdev(peaks) / fmean(peaks):.0%} over {len(peaks)} seeds"
 
 
 def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
@@ -198,11 +197,11 @@ def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
     """
     fixed = [{k: v for k, v in each.flags.items() if k not in _LR_FLAGS} for each in variants]
     given = [v for v in variants if not v.finds_its_peak and v.accuracies and v.peaks]
-    if any(flags != fixed[0] for flags in fixed) or len({each.peaks[0] for each in given}) < 3:
+    accuracies = {next(iter(v.peaks.values())): list(v.accuracies.values()) for v in given}
+    if any(flags != fixed[0] for flags in fixed) or len(accuracies) < 3:
         return None
     finders = [each for each in variants if each.finds_its_peak]
-    found = [(float(v.rows[s]["lr_max"]), y) for v in finders for s, y in v.accuracies.items()]
-    accuracies = {each.peaks[0]: list(each.accuracies.values()) for each in given}
+    found = [(v.peaks[s], y) for v in finders for s, y in v.accuracies.items() if s in v.peaks]
     figure = plot_peaks(accuracies, found, either(variants, "evaluated_on"))
     write_atomically(path, encoded(figure, path))
     return path
