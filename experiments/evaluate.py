@@ -17,7 +17,9 @@ from s11_fastai.errors import S11Error
 from s11_fastai.streams import say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+    from typing import Any
 
     from s11_fastai.runs.weights import Classifier
     from s11_fastai.sources import ImageSet
@@ -31,21 +33,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """One pass over the test images."""
-    from s11_fastai.runs.weights import round_to_float16, write_weights
-
     classifier, images = of_run(args) if args.run else of_file(args)
-    if args.publish:
-        round_to_float16(classifier)
     found = claim_of(classifier, images)
     say(images.describe())
-    say(f"accuracy {found['accuracy']:.2%} of the test images, loss {found['loss']:.4f} nats")
+    say(in_words(found))
     claim = classifier.claim or {}
     if claim.get("data_fingerprint") == found["data_fingerprint"] and "accuracy" in claim:
         same = claim["accuracy"] == found["accuracy"]
         say(f"its file claims {claim['accuracy']:.2%}: {'the same' if same else 'not the same'}")
-    if args.publish:
-        write_weights(args.publish, classifier, found)
-        say(f"the weights are in {args.publish}, as float16, with that claim")
 
 
 def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
@@ -110,6 +105,14 @@ def claim_of(classifier: Classifier, images: ImageSet) -> dict:
     }
 
 
+def in_words(claim: Mapping[str, Any]) -> str:
+    """The line that says what was found."""
+    return (
+        f"accuracy {claim['accuracy']:.2%} of the test images, "
+        f"loss {claim['loss']:.4f} nats (without label smoothing)"
+    )
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags; raises S11Error where they name no weights, or two."""
     parser = Parser(prog="evaluate.py", description=__doc__)
@@ -118,12 +121,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weights", type=path_flag, help="or a file of weights")
     add("--data", help="the images, as run.py's --data (default: the run's, or CIFAR-10)")
     add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
-    add("--publish", type=path_flag, metavar="FILE", help="write the weights there, as float16")
     args = parser.parse_args(argv)
     if (args.run is None) == (args.weights is None):
         raise S11Error("give the folder of a run, or --weights and a file")
-    if args.publish and args.publish.exists():
-        raise S11Error(f"{args.publish} exists and is kept: give --publish another name")
     return args
 
 

@@ -11,6 +11,7 @@ import evaluate
 import interpret
 import matplotlib
 import predict
+import publish
 import pytest
 import study
 import torch
@@ -20,6 +21,7 @@ from study_page import differences, read_variants
 
 from s11_fastai.cli import run_flags
 from s11_fastai.lr_bounds import bounds_of
+from s11_fastai.plots.style import BLUE, GREEN, ORANGE
 from s11_fastai.report import reference_log
 from s11_fastai.runs.records import read_records
 from s11_fastai.runs.weights import read_weights
@@ -57,7 +59,7 @@ def test_every_experiment_command_parses():
 
 def test_every_other_command_parses(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for module in (interpret, compare, study, evaluate, predict):
+    for module in (interpret, compare, study, evaluate, predict, publish):
         name = module.__name__
         commands = re.findall(rf"python experiments/{name}\.py ([^#\n`]*)", EVERYTHING)
         assert commands, name
@@ -173,6 +175,16 @@ def test_readmes_other_figures_are_those_of_their_files():
     plain = variants[f"logit scale 1, peak {peak}"].accuracies
     assert list(plain) == ["0"]
     assert float(more) == round(candidate.accuracies["0"] - plain["0"], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "colours"),
+    [("accuracy", [BLUE, ORANGE, GREEN]), ("loss", [BLUE, ORANGE]), ("calibration", [ORANGE])],
+)
+def test_a_published_picture_has_the_colours_that_are_drawn(name, colours):
+    picture = Image.open(ROOT / f"results/full/seed-0/{name}.png").convert("RGB")
+    pixels = picture.tobytes()
+    assert all(bytes.fromhex(colour[1:]) in pixels for colour in colours)
 
 
 def test_the_published_runs_bounds_are_those_of_the_rule():
