@@ -15,6 +15,7 @@ from fastai.learner import Learner
 from fastcore.foundation import L
 from torch import Tensor
 
+from s11_fastai.callbacks.fit_state import generators_of
 from s11_fastai.errors import S11Error
 
 RANGE_TEST_STEPS = 100
@@ -120,6 +121,7 @@ def _untouched(learn: Learner) -> Iterator[None]:
     optimiser = learn.opt and copy.deepcopy(learn.opt.state_dict())
     kept = [(thing, dict(vars(thing))) for thing in (learn, learn.recorder, *loaders)]
     cbs = list(learn.cbs)
+    generators = [(each, each.get_state()) for each in generators_of(loaders)]
     loader_rngs = [(dl.rng, dl.rng.getstate()) for dl in loaders if hasattr(dl, "rng")]
     rngs = random.getstate(), np.random.get_state()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
@@ -144,6 +146,8 @@ def _untouched(learn: Learner) -> Iterator[None]:
                 learn.opt.load_state_dict(optimiser)
             for rng, state in loader_rngs:
                 rng.setstate(state)
+            for generator, kept_state in generators:
+                generator.set_state(kept_state)
             random.setstate(rngs[0])
             np.random.set_state(rngs[1])
             if mps is not None:

@@ -12,8 +12,9 @@ import torch
 from fastai.callback.core import Callback
 from fastai.torch_core import get_model
 
-from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints, check_network
+from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints
 from s11_fastai.callbacks.distributed import Processes, ShardBatches, check_shards
+from s11_fastai.callbacks.fit_state import check_network
 from s11_fastai.callbacks.progress import EpochTable, StepBar, TimeEstimate, summary
 from s11_fastai.callbacks.recording import EpochRow, RecordEpochs, StepRow, best_of
 from s11_fastai.callbacks.stopping import StopOnDivergence, StopOnSignal

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from pathlib import Path
 from statistics import fmean
 
 import bench
@@ -15,10 +16,12 @@ import publish
 import pytest
 import study
 import torch
+from fastai.callback.core import Callback
 from helpers import ROOT, read
 from PIL import Image
 from study_page import differences, read_variants
 
+from s11_fastai import Checkpoints, SaveCheckpoints
 from s11_fastai.cli import run_flags
 from s11_fastai.lr_bounds import bounds_of
 from s11_fastai.plots.style import BLUE, GREEN, ORANGE
@@ -101,7 +104,7 @@ def test_the_example_that_opens_a_run_and_exports_it_works(finished, pets, monke
 def test_the_parts_work_with_anybodys_learner_and_go_on(monkeypatch, tmp_path):
     """The example as it stands, twice: the second time there is nothing left to train."""
     code = blocks("python")[2]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 22
+    assert len([line for line in code.splitlines() if line.strip()]) <= 24
     monkeypatch.chdir(tmp_path)
     first: dict = {}
     exec(code, first)
@@ -112,6 +115,48 @@ def test_the_parts_work_with_anybodys_learner_and_go_on(monkeypatch, tmp_path):
     assert again["learn"].recorder.values == first["learn"].recorder.values
     for ours, theirs in zip(again["model"].parameters(), first["model"].parameters(), strict=True):
         assert ours.equal(theirs)
+
+
+def test_the_parts_go_on_where_they_were_interrupted(monkeypatch, tmp_path):
+    """The example with a small network, in two processes as it were."""
+    large = "torchvision.models.resnet18(num_classes=dls.c)"
+    small = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48 * 3, dls.c))"
+    assert large in blocks("python")[2]
+    code = blocks("python")[2].replace(large, small)
+    ends = []
+    for name, batches in (("whole", None), ("again", 3)):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if batches:
+            with pytest.raises(KeyboardInterrupt):
+                exec(
+                    code.replace("cbs=[", f"cbs=[Interrupt({batches}), "), {"Interrupt": Interrupt}
+                )
+            assert checkpoint_at(tmp_path / name) == (0, 3)
+        names: dict = {}
+        exec(code, names)
+        ends.append([p.tolist() for p in names["model"].parameters()])
+    assert ends[0] == ends[1]
+
+
+def checkpoint_at(folder: Path) -> tuple[int, int]:
+    state = Checkpoints(folder / "checkpoints").newest()
+    assert state
+    return state["epoch"], state["batch"]
+
+
+class Interrupt(Callback):
+    """Ctrl-C after some batches, with the clock of the checkpoints run out."""
+
+    order = SaveCheckpoints.order + 1
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def after_batch(self) -> None:
+        if self.training and self.train_iter == self.batches:
+            self.learn.save_checkpoints.checkpoint()
+            raise KeyboardInterrupt
 
 
 def test_every_figure_of_a_result_is_that_of_its_file():
