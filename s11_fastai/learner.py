@@ -15,7 +15,6 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import OptimWrapper
 from fastcore.foundation import L
 from numpy.typing import ArrayLike
 from torch import nn
@@ -27,7 +26,9 @@ from s11_fastai.errors import S11Error
 from s11_fastai.interpret import whole_float32
 from s11_fastai.metrics import Accuracy, MeanLoss, SmoothLoss
 from s11_fastai.model import S11ResNet
+from s11_fastai.optimizer import TorchOptimizer
 from s11_fastai.schedule import linear_one_cycle
+from s11_fastai.sources import ImageSet
 
 
 class S11Learner(Learner):
@@ -76,7 +77,7 @@ class S11Learner(Learner):
         ones. Raises S11Error, of one line, for anything else.
         """
         images = getattr(self.dls.valid, "images", None)
-        if images is not None:
+        if isinstance(images, ImageSet):  # a loader of fastai's asks its datasets for the name
             item = Picture(images)(item)  # an error comes before anything has begun
         return super().predict(item, *args, **kwargs)
 
@@ -142,12 +143,12 @@ def s11_learner(
     """A Learner for images of `dls`: SGD with Nesterov momentum, cross-entropy, accuracy.
 
     `model` gives log-probabilities or logits (by default S11ResNet for the classes of `dls`);
-    `wd` is applied to every parameter; `label_smoothing` is the part of each label that is spread
-    evenly over all classes; `kwargs` go to fastai's Learner and replace what is chosen here,
-    as `loss_func`, `opt_func` and `metrics`. `precision` is that of the network in
-    training: "auto", "fp32", "bf16" or "fp16", as `pick_precision` reads it. Evaluation is always
-    in float32, so that the accuracy of the same weights does not depend on it. Raises S11Error as
-    `pick_precision` does.
+    `wd` is applied to every parameter, unless `wd_bn_bias=False`; `label_smoothing` is the part of
+    each label that is spread evenly over all classes; `kwargs` go to fastai's Learner and replace
+    what is chosen here, as `loss_func`, `opt_func` and `metrics`. `precision` is that of the
+    network in training: "auto", "fp32", "bf16" or "fp16", as `pick_precision` reads it. Evaluation
+    is always in float32, so that the accuracy of the same weights does not depend on it. Raises
+    S11Error as `pick_precision` does.
     """
     model = S11ResNet(dls.c) if model is None else model
     # fastai's loaders may have none: then the network stays where it is.
@@ -157,7 +158,7 @@ def s11_learner(
     sgd = partial(torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda, foreach=False)
     own = {
         "loss_func": CrossEntropyLossFlat(label_smoothing=label_smoothing),
-        "opt_func": partial(OptimWrapper, opt=sgd),
+        "opt_func": partial(TorchOptimizer, opt=sgd),
         "metrics": Accuracy(),
         "moms": None,
         "wd_bn_bias": True,

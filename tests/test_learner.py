@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import IntToFloatTensor, ToTensor
 from fastai.interpret import ClassificationInterpretation
 from helpers import random_images
 
@@ -270,3 +272,19 @@ def test_each_epoch_shows_other_batches(images):
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, lr=0.01, cbs=Keep())
     assert torch.equal(seen[3], seen[1])
+
+
+def test_it_names_a_picture_also_with_fastais_own_loaders_over_our_datasets(images):
+    ours = get_dls(images, bs=8, device="cpu")
+    dls = DataLoaders.from_dsets(
+        ours.train_ds,
+        ours.valid_ds,
+        bs=8,
+        after_item=ToTensor,
+        after_batch=[IntToFloatTensor],
+        device="cpu",
+    )
+    learn = s11_learner(dls, S11ResNet(3, 1))
+    with learn.no_bar():
+        name, *_ = learn.predict(images.valid.images[0])
+    assert name in images.classes

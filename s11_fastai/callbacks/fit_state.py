@@ -302,7 +302,13 @@ def generator_state() -> dict[str, Any]:
         "python": _listed(random.getstate()),
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
     }
-    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    return state | {name: device.get_rng_state() for name, device in _devices().items()}
+
+
+def _devices() -> dict[str, Any]:
+    """The modules of the kinds of devices that are here and have a generator of their own."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return {name: getattr(torch, name) for name, is_there in there.items() if is_there}
 
 
 def load_generator_state(state: Mapping[str, Any]) -> None:
@@ -311,8 +317,9 @@ def load_generator_state(state: Mapping[str, Any]) -> None:
     random.setstate(_tupled(state["python"]))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    for name, device in _devices().items():
+        if name in state:
+            device.set_rng_state(state[name])
 
 
 def _listed(state: tuple) -> list:

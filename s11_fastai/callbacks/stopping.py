@@ -42,7 +42,8 @@ class StopOnDivergence(Callback):
 
     def after_batch(self) -> None:
         where = f"step {self.train_iter - 1}" if self.training else "the evaluation"
-        self.unseen.append((where, self.opt.hypers[-1]["lr"], self.learn.loss.detach()))
+        loss = self.learn.loss.detach().mean()  # one for each image, if predictions are gathered
+        self.unseen.append((where, self.opt.hypers[-1]["lr"], loss))
         if len(self.unseen) >= batches_between_looks(self.learn.loss.device):
             self.look()
 

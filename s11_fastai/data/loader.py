@@ -53,6 +53,8 @@ class Augmenter(Protocol):
 
     def of_pixels(self, pixels: np.ndarray, epoch: int, key: tuple[int, ...]) -> TensorImage: ...
 
+    def without_images(self) -> Augmenter | None: ...
+
 
 class ResidentDL(TfmdDL):
     """A fastai DataLoader whose batches are sliced whole from images that lie in memory.
@@ -88,7 +90,9 @@ class ResidentDL(TfmdDL):
     ) -> TfmdDL:
         """fastai's `new`; another kind of TfmdDL, as WeightedDL, slices its batches too.
 
-        For a dataset without items, as in what is exported, the loader keeps no image.
+        Other batch transforms take the place of all, of the augmentation too, unless it is given
+        as `augment`. For a dataset without items, as in what is exported, the loader keeps no
+        image.
         """
         if cls is not None and not issubclass(cls, ResidentDL) and cls is not TfmdDL:
             cls = _resident(cls)
@@ -96,8 +100,11 @@ class ResidentDL(TfmdDL):
             return super().new(dataset, cls, **kwargs)
         own = {"images": self.images, "seed": self.seed, "augment": self.augment}
         if dataset is not None and not len(dataset):  # so does `learn.export` ask for it
-            own |= {"images": self.images.without_images(), "augment": None}
+            left = self.augment and self.augment.without_images()
+            own |= {"images": self.images.without_images(), "augment": left}
             dataset = forget_images(dataset)
+        if "after_batch" in kwargs:
+            own["augment"] = None
         new = super().new(dataset, cls, **own | kwargs)
         new.epoch = new._now = self.epoch
         return new

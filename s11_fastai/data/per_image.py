@@ -66,6 +66,9 @@ class PerImage:
         """The batch of any pictures, as `PaddedImages` has it."""
         return self._made(pixels, range(len(pixels)), epoch, key)
 
+    def without_images(self) -> None:
+        """Nothing: a pipeline may hold what cannot be exported."""
+
     def _made(
         self, images: np.ndarray, numbers: Sequence[int], epoch: int, key: tuple[int, ...]
     ) -> TensorImage:

@@ -164,6 +164,10 @@ class PaddedImages:
         params = self._sample(len(pixels), epoch, key)
         return self._with_holes(pad_crop_flip(pixels, params, self.how.pad), params)
 
+    def without_images(self) -> PaddedImages:
+        """The same for new pictures alone, as an exported Learner has it."""
+        return PaddedImages(self.images.without_images(), self.seed, self.how)
+
     def _with_holes(self, crops: np.ndarray, params: AugmentParams) -> TensorImage:
         batch = to_batch(crops)
         if self.how.hole:

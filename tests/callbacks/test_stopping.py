@@ -60,6 +60,19 @@ def test_in_a_learners_own_callbacks_fits_alone_are_guarded(images):
             learn.fit(2, 1e30)
 
 
+def test_predictions_may_be_gathered_within_a_fit(images):
+    class Gathers(Callback):
+        def after_epoch(self) -> None:
+            *_, losses = self.learn.get_preds(with_loss=True, inner=True)
+            gathered.append(len(losses))
+
+    gathered: list[int] = []
+    learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, 0.01, cbs=[StopOnDivergence(), Gathers()])
+    assert gathered == [24, 24]
+
+
 def test_the_step_lr_and_loss_are_those_of_the_batch(images, tmp_path):
     torch.manual_seed(0)
     learn = s11_learner(get_dls(images, bs=10, device="cpu"), S11ResNet(3, 1))

@@ -1,5 +1,6 @@
 """Items of datasets: indices and pictures; and what of them leaves with a Learner."""
 
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,10 +10,12 @@ import pytest
 import torch
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import load_learner
+from fastai.vision.core import TensorImage
 from helpers import random_images
 from PIL import Image
 
 from s11_fastai import S11ResNet, get_dls, load_images, s11_learner
+from s11_fastai.data.transforms import NormalizeBytes
 from s11_fastai.errors import S11Error
 from s11_fastai.interpret import misclassified, predict, top_losses
 
@@ -109,7 +112,7 @@ def test_what_is_exported_has_no_pixel_and_no_label(learn, images, tmp_path):
         assert run.decode("latin1").encode() not in data
     opened = load_learner(tmp_path / "model.pkl")
     assert len(opened.dls.train_ds) == len(opened.dls.valid_ds) == 0
-    assert opened.dls.train.augment is None
+    assert opened.dls.train.augment.images.train.images.size == 0
     left = opened.dls.train.images
     assert (left.classes, left.name, left.fingerprint) == (images.classes, "", "")
     assert (left.shape, left.train.images.size, left.valid.labels.size) == ((32, 32), 0, 0)
@@ -117,6 +120,28 @@ def test_what_is_exported_has_no_pixel_and_no_label(learn, images, tmp_path):
         opened.predict(0)
     assert len(learn.dls.train_ds) == 40  # which the Learner that was exported keeps
     assert learn.dls.train.one_batch()[0].shape == (16, 3, 32, 32)
+
+
+def test_new_pictures_are_augmented_alike_before_and_after_an_export(learn, images, tmp_path):
+    learn.export(tmp_path / "model.pkl")
+    opened = load_learner(tmp_path / "model.pkl")
+    said = []
+    for each in (learn, opened):
+        random.seed(0)
+        with each.no_bar():
+            said.append(each.tta(dl=each.dls.test_dl(list(images.valid.images[:6])), n=2)[0])
+    assert torch.equal(*said)
+
+
+def test_other_batch_transforms_take_the_place_of_the_augmentation(learn):
+    normalize = NormalizeBytes([0.5] * 3, [0.5] * 3)
+    new = learn.dls.train.new(shuffle=False, after_batch=[normalize])
+    pixels = learn.dls.train.images.train.images[:16]
+    expected = normalize(TensorImage(torch.from_numpy(pixels).permute(0, 3, 1, 2)))
+    assert torch.equal(new.one_batch()[0], expected)
+    augment = learn.dls.train.augment
+    assert learn.dls.train.new(after_batch=[normalize], augment=augment).augment is augment
+    assert learn.dls.train.new().augment is augment
 
 
 ELSEWHERE = """

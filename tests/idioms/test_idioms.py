@@ -11,7 +11,7 @@ import io
 import pickle  # noqa: F401
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ import pytest
 import torch
 import torchvision  # noqa: F401
 from fastai.vision import all as fastai
-from fastcore.foundation import L
+from fastcore.foundation import CollBase
 from idiom_table import ALIKE, OTHER, SAME
 from matplotlib import pyplot as plt
 from PIL import Image
@@ -242,6 +242,10 @@ def run(line: str, names: dict) -> object:
     return last and eval(compile(ast.Expression(last.value), line, "eval"), names)
 
 
+# Of these, their kind is all that is compared.
+NO_VALUE = {"Learner", "Axes", "Axis"}
+
+
 def compare(own, stock, exact: bool, where: str = "it") -> None:
     """Assert that both are of one kind, and where `exact` of one value."""
     assert kind(own) == kind(stock), where
@@ -254,15 +258,19 @@ def compare(own, stock, exact: bool, where: str = "it") -> None:
         assert own.keys() == stock.keys(), where
         for key, value in stock.items():
             compare(own[key], value, exact, f"{where}[{key!r}]")
-    elif isinstance(stock, list | tuple | L):
+    elif isinstance(stock, list | tuple | CollBase | KeysView):
         assert len(own) == len(stock), where
         for i, (a, b) in enumerate(zip(own, stock, strict=True)):
             compare(a, b, exact, f"{where}[{i}]")
     elif isinstance(stock, float):
         assert not exact or own == pytest.approx(stock, rel=1e-3, abs=1e-4), where
-    elif isinstance(stock, int | str | torch.device):
+    elif isinstance(stock, Image.Image):
+        compare(np.asarray(own), np.asarray(stock), exact, where)
+    elif isinstance(stock, int | np.integer | str | torch.device | Path | None):
         # Names and counts are no chance.
         assert own == stock, where
+    else:
+        assert kind(stock) in NO_VALUE, f"{where} is a {kind(stock)}, of which nothing is compared"
 
 
 def kind(value: object) -> str:
