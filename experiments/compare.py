@@ -47,10 +47,11 @@ def compare(args: argparse.Namespace) -> None:
 def draw(groups: Sequence[Group], out: Path) -> None:
     """One picture of their curves; raises S11Error where no epoch is over."""
     from s11_fastai.plots import encoded, plot_comparison
-    from s11_fastai.report.comparison import compared
+    from s11_fastai.report.comparison import compared, other_losses
     from s11_fastai.storage import write_atomically
 
-    write_atomically(out, encoded(plot_comparison(list(compared(groups).values())), out))
+    figure = plot_comparison(list(compared(groups).values()), other_losses(groups))
+    write_atomically(out, encoded(figure, out))
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

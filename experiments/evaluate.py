@@ -35,7 +35,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """One pass over the test images."""
     classifier, images = of_run(args) if args.run else of_file(args)
     found = claim_of(classifier, images)
-    say(images.describe())
+    say("\n".join([images.describe(), *images.notes]))
     say(in_words(found))
     claim = classifier.claim or {}
     if claim.get("data_fingerprint") == found["data_fingerprint"] and "accuracy" in claim:

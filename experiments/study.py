@@ -6,10 +6,11 @@ A table is an INI file. Each section is a variant and holds flags of run.py with
 [DEFAULT] holds what all variants share, and `seeds`; name there also what is a default of run.py
 today, as a row is known by its flags alone. `data` in a table comes before --data. All variants get
 their first seed before any gets its second. A run lies in --runs as run.py leaves it; as soon as it
-is over it becomes a row of results/study/<table>.csv, without accuracies where it diverged;
-results/study/README.md is made from the rows of all tables, each variant compared with the first
-that has a row. The same command goes on where it was stopped; rows that are there already are not
-run again, on whatever images: give studies of other images another --results.
+is over it becomes a row of --results/<table>.csv, without accuracies where it diverged; README.md
+there is made from the rows of all tables, each variant compared with the first that has a row. The
+tables of experiments/studies have their rows in results/study, any other in runs/study/results. The
+same command goes on where it was stopped; rows that are there already are not run again, on
+whatever images: give studies of other images another --results.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from s11_fastai.signals import StopSignals
 from s11_fastai.streams import say
 
 ROOT = Path(__file__).parents[1]
+STUDIES = ROOT / "experiments/studies"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,7 +61,7 @@ def make_page(rows: Path, args: argparse.Namespace) -> None:
     if rows.exists():
         from study_page import write_page
 
-        say(f"the page is {write_page(args.results, args.table.parent)}")
+        say(f"the page is {write_page(args.results, args.table.parent, STUDIES)}")
 
 
 def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: StopSignals) -> None:
@@ -67,6 +70,7 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
     waiting = [job for job in jobs if (shlex.join(job.flags), str(job.seed)) not in done]
     say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there")
     active: dict[subprocess.Popen, Job] = {}
+    signals.tell(lambda: stop(active))  # a second signal ends this process before it could
     failed = []
     try:
         while (waiting or active) and not signals.asked:
@@ -84,13 +88,19 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
                 say(f"{job.folder}: {row['final_accuracy'] or 'diverged'}")
             time.sleep(0.2)
     finally:
-        for process in active:
-            process.send_signal(signal.SIGTERM)
+        if not signals.asked:
+            stop(active)
         for process in active:
             process.wait()
     if failed and not signals.asked:
         first = args.runs / f"{failed[0].folder}.log"
         raise S11Error(f"{len(failed)} runs failed: look at {first}")
+
+
+def stop(processes: Iterable[subprocess.Popen]) -> None:
+    """Ask runs to stop; those that are over hear nothing."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
 
 
 def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
@@ -126,6 +136,7 @@ def row_of(job: Job, out: Path) -> dict[str, object]:
         "flags": shlex.join(job.flags),
         "data": records.data,
         "evaluated_on": records.evaluated_on,
+        "images": records.env.get(f"{records.evaluated_on}_images"),
         "precision": records.env.get("precision"),
         "epochs": len(records.history),
         "lr_min": bounds.lr_min if bounds else None,
@@ -147,12 +158,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data", help="as run.py's")
     add("--parallel", type=int, default=1, help="runs at a time, which share the cores (default 1)")
     add("--runs", type=path_flag, default=Path("runs/study"), help="folder of the runs themselves")
-    add("--results", type=path_flag, default=ROOT / "results/study", help="folder of the rows")
+    add("--results", type=path_flag, help="folder of the rows")
     args = parser.parse_args(argv)
     if args.parallel < 1:
         raise S11Error("--parallel must be 1 or more")
     if not args.table.is_file():
         raise S11Error(f"{args.table} does not exist: give a table of experiments/studies")
+    if args.results is None:
+        ours = args.table.resolve().parent == STUDIES.resolve()
+        args.results = ROOT / "results/study" if ours else args.runs / "results"
     args.runs = args.runs / args.table.stem
     return args
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from scipy.stats import t as student_t
 from study_rows import read_rows
 from study_table import read_table, words_of
 
@@ -27,8 +28,9 @@ the rows beside it by `python experiments/study.py`, whose tables say which sett
 has. Accuracies are those of the last epoch in percent, mean and standard deviation over the seeds;
 those of the training images, a mean, are of the augmented images while the last epoch went on. A
 difference is the mean over the seeds for which both variants have an accuracy, in whatever
-precision they were trained; where it is no larger than its own deviation or than one held-out
-image, or has fewer than three seeds, it settles nothing.
+precision they were trained. It settles something where at least three seeds have it, it is larger
+than one evaluated image, and its 95% confidence interval (Student's t) leaves out zero: of three
+seeds, where it is larger than 2.5 times its deviation.
 """
 
 
@@ -60,14 +62,21 @@ class Variant(NamedTuple):
         """Whether that is from each run's range test."""
         return not {"--lr-max", "--recipe"} & self.flags.keys()
 
+    @property
+    def images(self) -> int:
+        """How many images each run was evaluated on, those of CIFAR-10's test where none says."""
+        said = [row.get("images") for row in self.rows.values()]
+        return int(next(filter(None, said), "") or self.flags.get("--holdout") or 0) or 10_000
+
     def _values(self, column: str) -> dict[str, float]:
         return {seed: float(row[column]) for seed, row in self.rows.items() if row[column]}
 
 
-def write_page(results: Path, tables: Path) -> Path:
+def write_page(results: Path, *folders: Path) -> Path:
     """Write `README.md` beside the rows, and a picture of each grid of peaks; returns the page.
 
-    Rows that cannot be read are left out, which it says.
+    The table of some rows lies in the first of the folders that has it. Rows that cannot be read
+    are left out, which the page says.
     """
     parts = [HEAD]
     for path in sorted(results.glob("*.csv")):
@@ -79,7 +88,8 @@ def write_page(results: Path, tables: Path) -> Path:
             continue
         if not variants:
             continue
-        words, order = described(tables / f"{path.stem}.ini")
+        tables = [folder / f"{path.stem}.ini" for folder in folders]
+        words, order = described(next(filter(Path.exists, tables), tables[0]))
         variants.sort(key=lambda each: order.index(each.name) if each.name in order else len(order))
         picture = draw_grid(variants, path.with_suffix(".png"))
         parts.append(section(path, words, variants, picture))
@@ -137,7 +147,7 @@ def section(path: Path, words: str, variants: Sequence[Variant], picture: Path |
         lines.append(f"\n![Accuracy of each peak]({picture.name})")
     if found := [peaks_line(each) for each in variants if each.finds_its_peak and each.peaks]:
         lines.append(f"\nLRMAX by the range test: {'; '.join(found)}.")
-    one_image = 100 / int(first.flags.get("--holdout", 10_000))
+    one_image = 100 / first.images
     if open_ := [v.name for v in others if not is_settled(differences(v, first), one_image)]:
         lines.append(f"\nNot settled: {'; '.join(open_)}.")
     return "\n".join(line for line in lines if line) + "\n"
@@ -158,9 +168,11 @@ def differences(variant: Variant, first: Variant) -> list[float]:
 
 def is_settled(values: Sequence[float], one_image: float) -> bool:
     """Whether these differences, in points as `one_image` is, tell two variants apart."""
-    if len(values) < ENOUGH_SEEDS:
+    n = len(values)
+    if n < ENOUGH_SEEDS:
         return False
-    return round(abs(fmean(values)), 6) > max(stdev(values), round(one_image, 6))
+    margin = float(student_t.ppf(0.975, n - 1)) * stdev(values) / n**0.5
+    return round(abs(fmean(values)), 6) > max(margin, round(one_image, 6))
 
 
 def shared_flags(variants: Sequence[Variant]) -> dict[str, str]:
@@ -191,14 +203,15 @@ def peaks_line(variant: Variant) -> str:
 
 
 def draw_grid(variants: Sequence[Variant], path: Path) -> Path | None:
-    """Draw the accuracies over the peaks where the variants differ in nothing but the bounds.
+    """Draw the accuracies over the peaks where the variants differ in nothing but the bounds, and
+    no two have one peak.
 
     The peaks that range tests have found are marked.
     """
     fixed = [{k: v for k, v in each.flags.items() if k not in _LR_FLAGS} for each in variants]
     given = [v for v in variants if not v.finds_its_peak and v.accuracies and v.peaks]
     accuracies = {next(iter(v.peaks.values())): list(v.accuracies.values()) for v in given}
-    if any(flags != fixed[0] for flags in fixed) or len(accuracies) < 3:
+    if any(flags != fixed[0] for flags in fixed) or not 3 <= len(accuracies) == len(given):
         return None
     finders = [each for each in variants if each.finds_its_peak]
     found = [(v.peaks[s], y) for v in finders for s, y in v.accuracies.items() if s in v.peaks]

@@ -12,12 +12,12 @@ from s11_fastai.errors import S11Error
 from s11_fastai.runs.schema import FRACTION, LR, shown
 
 COLUMNS = (
-    *("variant", "seed", "flags", "data", "evaluated_on", "precision", "epochs"),
+    *("variant", "seed", "flags", "data", "evaluated_on", "images", "precision", "epochs"),
     *("lr_min", "lr_max", "final_accuracy", "best_accuracy", "train_accuracy"),
     *("valid_loss", "git_revision"),
 )
 # What the page is made of.
-NEEDED = {*COLUMNS[:7], "lr_max", "train_accuracy", "final_accuracy"}
+NEEDED = {*COLUMNS[:8], "lr_max", "train_accuracy", "final_accuracy"} - {"images"}
 _NUMBERS = {"train_accuracy": FRACTION, "final_accuracy": FRACTION, "lr_max": LR}
 
 
@@ -41,8 +41,13 @@ def check_row(row: dict[str, str]) -> None:
         raise ValueError("a row has another number of values than the header")
     if not NEEDED <= row.keys() <= set(COLUMNS):
         raise ValueError(f"its columns are {shown(list(row))}")
-    if len(shlex.split(row["flags"])) % 2:
+    words = shlex.split(row["flags"])
+    if len(words) % 2:
         raise ValueError(f"'flags' must be flags with their values, not {shown(row['flags'])}")
+    held_out = dict(zip(words[::2], words[1::2], strict=True)).get("--holdout")
+    for name, count in (("images", row.get("images")), ("--holdout", held_out)):
+        if count and not (count.isascii() and count.isdigit() and len(count) < 10):
+            raise ValueError(f"{name!r} must be a number of images, not {shown(count)}")
     for name, check in _NUMBERS.items():
         if row[name] and not check.holds(float(row[name])):
             raise ValueError(f"{name!r} must be {check.words}, not {shown(row[name])}")

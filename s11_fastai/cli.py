@@ -35,7 +35,10 @@ _REMEDIES = {
     errno.EROFS: _OTHER_PLACE,
 }
 # Parameters of the library that flags of another name give.
-_FLAGS = {"size": "--resize", "resume": "--resume", "weights": "--weights"}
+_FLAGS = {
+    "size": "--resize",
+    **{name: f"--{name}" for name in ("resume", "out", "weights")},
+}
 DEMO = {"data": "digits", "width": 16, "bs": 64}
 CHECKPOINT_MINUTES = 2.0
 ABOUT = """The whole assignment: images in; a trained network, its record and its pictures out.
@@ -110,7 +113,7 @@ def message_of(error: BaseException, script: str, argv: list[str] | None) -> str
     if isinstance(error, S11Error):
         more = f"; the last good checkpoint is in {folder / 'checkpoint'}" if folder else ""
         return as_flags(f"{error}{more}")
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not is_lack_of_memory(error):
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0, "look at the path and try again")
         then = f", then {go_on}" if go_on else ""

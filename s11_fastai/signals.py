@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
@@ -26,6 +27,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.asked: int | None = None
         self.patient = False
+        self._tell: Callable[[], object] = lambda: None
         self._alarm: signal._HANDLER = None  # whose it was, once it is ours
 
     def __enter__(self) -> "StopSignals":
@@ -53,6 +55,10 @@ class StopSignals:
         """From now on a signal only sets `asked`, until `raise_if_asked`."""
         self.patient = True
 
+    def tell(self, call: Callable[[], object]) -> None:
+        """From now on the first signal calls this at once, whatever is under way."""
+        self._tell = call
+
     def raise_if_asked(self) -> None:
         """Raise Stopped where a signal has come; from now on it is raised at once again."""
         self.patient = False
@@ -65,7 +71,9 @@ class StopSignals:
         if number in _COMMANDS:
             for each in _COMMANDS:
                 signal.signal(each, signal.SIG_DFL)
-        self.asked = self.asked or number
+        if self.asked is None:
+            self.asked = number
+            self._tell()
         if not self.patient:
             raise Stopped(number)
         # Not print(), which the signal may have interrupted; whoever read it may be gone.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+_SHOWN = 5  # names that a line has
 
 
 def say(text: str) -> None:
@@ -26,6 +28,12 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """The same, on one line."""
     return printable(text).replace("\n", "\\n")
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are, printable."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return printable(", ".join(names[:_SHOWN])) + more
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The library speaks Python: a flag's name stands in `cli.py` alone."""
 
+import ast
 import io
 import re
 import tokenize
@@ -55,3 +56,23 @@ def test_an_error_names_the_parameter_and_on_the_command_line_its_flag():
 def test_what_is_no_parameter_stays_as_it_is():
     assert as_flags("a `strange` folder `lr_min`/x") == "a `strange` folder --lr-min/x"
     assert as_flags("give `resume` to go on") == "give --resume to go on"
+
+
+# What stands in backticks in an error and is no flag: these are given in Python alone.
+IN_PYTHON = {
+    *("augment", "pct_start", "size", "seed"),
+}
+
+
+def test_every_parameter_that_an_error_names_is_a_flag():
+    named = {
+        name
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Raise)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        for name in re.findall(r"`(\w+)`", part.value)
+    }
+    assert {"lr_max", "out", "resume"} <= named
+    assert {name for name in named if as_flags(f"`{name}`") == f"`{name}`"} <= IN_PYTHON

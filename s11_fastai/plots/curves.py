@@ -4,7 +4,6 @@ The names of each picture's axes and the losses that it shows stand here for the
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from s11_fastai.plots.letters import plain
+from s11_fastai.plots.letters import fitted
 from s11_fastai.plots.style import (
     BLUE,
     COLOURS,
@@ -24,6 +23,9 @@ from s11_fastai.plots.style import (
     style_axes,
 )
 from s11_fastai.schedule import triangular
+
+_DASHES = ("-", "--", ":", "-.")
+_LEGEND_LINE, _LEGEND_SAMPLE = 0.27, 0.8  # inches: a line of it, and what stands beside a name
 
 
 class Names(NamedTuple):
@@ -238,18 +240,26 @@ def plot_loss(train: Line, valid: Line) -> Figure:
     return figure
 
 
-def plot_comparison(runs: Sequence[ComparedRuns]) -> Figure:
+def plot_comparison(runs: Sequence[ComparedRuns], note: str = "") -> Figure:
     """Accuracy and loss of the evaluated images after each epoch, a line for each name.
 
     Several runs under one name are drawn as their mean, with a band from the lowest to the highest.
+    After seven names the colours come again, with other dashes. `note` is said of the losses.
     """
-    figure = ShowableFigure(figsize=(14, 5.6), dpi=150, layout="constrained")
+    columns = min(len(runs), 3)
+    rows = -(-len(runs) // columns)
+    size = (14, 5.4 + _LEGEND_LINE * rows)
+    figure = ShowableFigure(figsize=size, dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     style_axes(left, *ACCURACY)
     style_axes(right, *LOSS)
-    for (name, accuracies, losses), colour in zip(runs, cycle(COLOURS), strict=False):
-        _mean_and_band(left, accuracies, colour, name)
-        _mean_and_band(right, losses, colour, name)
+    if note:
+        right.set_xlabel(f"{LOSS.x}\n{note}", fontsize=12)
+    for i, (name, accuracies, losses) in enumerate(runs):
+        look = {"color": COLOURS[i % len(COLOURS)], "ls": _DASHES[i // len(COLOURS) % len(_DASHES)]}
+        label = fitted(name, size[0] / columns - _LEGEND_SAMPLE, 12)
+        _mean_and_band(left, accuracies, label, **look)
+        _mean_and_band(right, losses, label, **look)
     for axes in (left, right):
         _whole_numbers(axes)
     # Losses of single epochs can lie far above all others.
@@ -260,7 +270,7 @@ def plot_comparison(runs: Sequence[ComparedRuns]) -> Figure:
     figure.legend(
         *left.get_legend_handles_labels(),
         loc="outside lower center",
-        ncols=min(len(runs), 3),
+        ncols=columns,
         fontsize=12,
         frameon=False,
     )
@@ -270,28 +280,32 @@ def plot_comparison(runs: Sequence[ComparedRuns]) -> Figure:
 def plot_peaks(
     accuracies: Mapping[float, Sequence[float]], found: Sequence[tuple[float, float]], split: str
 ) -> Figure:
-    """Accuracies in percent of runs with each peak lr, a point a seed, and of those that have
-    `found` their own: peak and accuracy.
+    """Accuracies in percent of runs with each peak lr, a point a seed, side by side, and of those
+    that have `found` their own: peak and accuracy.
 
-    `split` names the images of which they are.
+    The line goes through the means, each over as many seeds as stand below its peak. `split` names
+    the images of which they are.
     """
     figure, axes = figure_with_axes(
         "What a peak is worth", "learning rate at the peak", f"accuracy of {split} images, %"
     )
     peaks = sorted(accuracies)
     for peak in peaks:
-        own = accuracies[peak]
-        axes.plot([peak] * len(own), own, "o", color=BLUE, alpha=0.4, ms=6)
+        own = sorted(accuracies[peak])
+        places = peak * 1.06 ** (np.arange(len(own)) - (len(own) - 1) / 2)
+        axes.plot(places, own, "o", color=BLUE, alpha=0.4, ms=6, clip_on=False)
     axes.plot(peaks, [np.mean(accuracies[peak]) for peak in peaks], color=BLUE, lw=2.5)
     for peak, _ in found:
         axes.axvline(peak, color=ORANGE, lw=2, alpha=0.4)
     if found:
         label = "found by the range test"
         axes.plot(*zip(*found, strict=True), "D", color=ORANGE, mec="black", ms=8, label=label)
-        axes.legend(fontsize=12)
+        figure.legend(loc="outside lower center", fontsize=12, frameon=False)
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(peaks, [f"{peak:g}" for peak in peaks])
+    numbers = {peak: len(own) for peak, own in accuracies.items()}
+    seeds = {peak: f"\n{n} seed{'s' * (n > 1)}" for peak, n in numbers.items()}
+    axes.set_xticks(peaks, [f"{peak:g}{seeds[peak]}" for peak in peaks])
     return figure
 
 
@@ -308,13 +322,13 @@ def _plot_epochs(
     return figure, axes
 
 
-def _mean_and_band(axes: Axes, values: np.ndarray, colour: str, name: str) -> None:
+def _mean_and_band(axes: Axes, values: np.ndarray, label: str, color: str, ls: str) -> None:
     epochs = np.arange(1, values.shape[1] + 1)
     mean = values.mean(axis=0)
-    axes.plot(epochs, mean, color=colour, marker="o", ms=4, lw=2.5, label=plain(name))
+    axes.plot(epochs, mean, color=color, ls=ls, marker="o", ms=4, lw=2.5, label=label)
     if len(values) > 1:
         lowest, highest = values.min(axis=0), values.max(axis=0)
-        axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.2)
+        axes.fill_between(epochs, lowest, highest, color=color, alpha=0.2)
 
 
 def _whole_numbers(axes: Axes) -> None:

@@ -18,6 +18,7 @@ from s11_fastai.report import facts
 from s11_fastai.report.curves import ERROR, NATS, OF_EPOCH, PERCENT, RATE, WITHIN_EPOCH, Curve
 from s11_fastai.report.groups import (
     Group,
+    common_epochs,
     differing_settings,
     epochs_of,
     measurements,
@@ -38,7 +39,7 @@ Values = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Strip(NamedTuple):
-    """The final accuracies of a group on one line: the places, from 0 to 100, of a point for each
+    """The last accuracies of a group on one line: the places, from 0 to 100, of a point for each
     run, of their mean and, of several, of one standard deviation below and above; and in words."""
 
     points: list[float]
@@ -90,10 +91,7 @@ def compared(groups: Sequence[Group]) -> dict[str, ComparedRuns]:
     """
     found = {}
     for group in groups:
-        histories = [run.history for run in group.runs if run.history]
-        length = min(map(len, histories), default=0)
-        rows = [history[:length] for history in histories]
-        if rows:
+        if rows := common_epochs(group.runs):
             right = [[row.valid_accuracy for row in history] for history in rows]
             losses = [[row.valid_loss for row in history] for history in rows]
             own = ComparedRuns(group.label, 100 * np.asarray(right), np.asarray(losses))
@@ -119,7 +117,7 @@ def curves_of_groups(groups: Sequence[Group]) -> dict[str, Curve | None]:
     curves = {
         "accuracy": _curve(groups, ACCURACY, right, **percent),
         "error": _curve(groups, ERROR, wrong, log_y=True, **percent),
-        "loss": _curve(groups, LOSS, losses, _other_losses(groups), log_y=True, **nats),
+        "loss": _curve(groups, LOSS, losses, other_losses(groups), log_y=True, **nats),
     }
     rates = {group.key: values for group in groups if (values := _rates(group))}
     if len(rates) == 1 or len({y.mean(axis=0).tobytes() for _, y in rates.values()}) > 1:
@@ -137,10 +135,10 @@ def kind_of(i: int, group: Group) -> str:
 
 
 def strips_of(groups: Sequence[Group]) -> tuple[dict[str, Strip], list[tuple[str, float]]]:
-    """The final accuracies of each group that has any, by its key, and the ticks of their common
-    axis: words and place."""
+    """The accuracies of each group that has any, by its key, after the last epoch that all its runs
+    have, and the ticks of their common axis: words and place."""
     finals = {
-        group.key: [100 * run.history[-1].valid_accuracy for run in group.runs if run.history]
+        group.key: [100 * rows[-1].valid_accuracy for rows in common_epochs(group.runs)]
         for group in groups
     }
     words = {group.key: measurements(group.runs)[0] for group in groups}
@@ -168,10 +166,10 @@ def _mean_and_reach(values: Sequence[float]) -> list[float]:
     return [mean, mean - stdev(values), mean + stdev(values)]
 
 
-def _other_losses(groups: Sequence[Group]) -> str:
+def other_losses(groups: Sequence[Group]) -> str:
     """Why losses are not to be compared, where they are not."""
     kinds = {group.runs[0].settings.label_smoothing for group in groups}
-    return "Those with different label smoothing are not to be compared." if len(kinds) > 1 else ""
+    return "Losses with different label smoothing are not to be compared." if len(kinds) > 1 else ""
 
 
 def _curve(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, geometric_mean, stdev
 
+from s11_fastai.callbacks.recording import EpochRow, best_of
 from s11_fastai.runs.records import Records
 from s11_fastai.streams import one_line
 
@@ -78,29 +79,36 @@ def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
     return {name: own for name, own in values.items() if len(set(own)) > 1}
 
 
+def common_epochs(runs: Sequence[Records]) -> list[list[EpochRow]]:
+    """The epochs of each run of a group, as many as all have of which one is over."""
+    histories = [run.history for run in runs if run.history]
+    return [rows[: min(map(len, histories))] for rows in histories]
+
+
 def epochs_of(runs: Sequence[Records]) -> str:
-    """How many epochs of the runs of a group are over, and of how many, where that is not all."""
-    done, planned = {len(run.history) for run in runs}, runs[0].settings.epochs
-    if done == {planned}:
-        return str(planned)
-    return f"{min(done)}-{max(done)} of {planned}" if len(done) > 1 else f"{min(done)} of {planned}"
+    """How many epochs the runs of a group have in common, and of how many if these are not all."""
+    found, planned = common_epochs(runs), runs[0].settings.epochs
+    done = len(found[0]) if found else 0
+    return str(planned) if done == planned else f"{done} of {planned}"
 
 
 def measurements(runs: Sequence[Records]) -> list[str]:
     """Of the runs of a group: final and best accuracy in percent, and the final loss, each with its
     standard deviation where there are several; their mean time in minutes; the bounds of the lr.
 
-    A run of which no epoch is over does not count; without any, each is "-".
+    They are of the epochs that all of these runs have. A run of which no epoch is over does not
+    count; without any, each is "-".
     """
-    runs = [run for run in runs if run.history]
-    if not runs:
+    histories = common_epochs(runs)
+    if not histories:
         return ["-"] * 5
-    bounds = [run.bounds for run in runs if run.bounds]
+    bounds = [run.bounds for run in runs if run.history and run.bounds]
+    bests = [best for rows in histories if (best := best_of(rows))]
     return [
-        mean_and_std([100 * run.history[-1].valid_accuracy for run in runs], ".2f"),
-        mean_and_std([100 * run.best.valid_accuracy for run in runs if run.best], ".2f"),
-        mean_and_std([run.history[-1].valid_loss for run in runs], ".3f"),
-        f"{fmean(sum(row.seconds for row in run.history) for run in runs) / 60:.3g}",
+        mean_and_std([100 * rows[-1].valid_accuracy for rows in histories], ".2f"),
+        mean_and_std([100 * best.valid_accuracy for best in bests], ".2f"),
+        mean_and_std([rows[-1].valid_loss for rows in histories], ".3f"),
+        f"{fmean(sum(row.seconds for row in rows) for rows in histories) / 60:.3g}",
         "-".join(
             _geometric_mean([getattr(found, name) for found in bounds])
             for name in ("lr_min", "lr_max")

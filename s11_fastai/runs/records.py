@@ -97,7 +97,8 @@ def read_records(path: Path) -> Records:
     check_holds_run(path)
     settings, env = read_config(path), read_json(path / "env.json", ENV, required=False) or {}
     results = _results(path)
-    history, steps = from_csv(EpochRow, path / "history.csv"), from_csv(StepRow, path / "steps.csv")
+    # In the other order than they are written, by a run that may go on.
+    steps, history = from_csv(StepRow, path / "steps.csv"), from_csv(EpochRow, path / "history.csv")
     epochs = _whole_epochs(path, settings, env, results, len(history), len(steps))
     return Records(
         path=path,

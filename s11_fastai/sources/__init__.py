@@ -15,7 +15,7 @@ from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.download import download
 from s11_fastai.sources.folder import read_image_folder
 from s11_fastai.sources.imageset import SIDE, ImageSet, Split, check_classes, fingerprint
-from s11_fastai.sources.known import known_name
+from s11_fastai.sources.known import NAMES, known_name
 from s11_fastai.sources.layout import Layout, check_test, find_layout
 from s11_fastai.sources.resize import resized
 from s11_fastai.sources.tree import Disk, Tree, folder_key
@@ -65,7 +65,13 @@ def load_all(
         images = _from_archive(path, side, needs_test)
     else:
         raise S11Error(f"{data!r:.300} does not exist: give a folder, a {READ}, or 'digits'")
-    return replace(images, name=images.name or printable(path.resolve().name.split(".")[0]))
+    return replace(images, name=images.name or _own_name(path))
+
+
+def _own_name(path: Path) -> str:
+    """What images at a path are called whose pixels nobody knows."""
+    name = printable(path.resolve().name.split(".")[0])
+    return f"unverified {name}" if name.split(",")[0] in NAMES else name
 
 
 def _from_folder(path: Path, side: int, needs_test: bool) -> ImageSet:

@@ -23,11 +23,11 @@ from s11_fastai.errors import S11Error
 from s11_fastai.signals import leave_to_parent
 from s11_fastai.sources.imageset import Split
 from s11_fastai.sources.label_list import by_label
-from s11_fastai.sources.layout import Layout, few
+from s11_fastai.sources.layout import Layout
 from s11_fastai.sources.picture import SUFFIXES, cut_and_resize, reason, rgb_image
 from s11_fastai.sources.resize import resize_note
 from s11_fastai.sources.tree import Tree
-from s11_fastai.streams import printable
+from s11_fastai.streams import few, printable
 
 _CHUNK = 250
 
@@ -233,8 +233,8 @@ def decode_chunk(files: Sequence[tuple[str, Path | bytes]], side: int) -> Chunk:
             out.images[i] = cut_and_resize(image, (side, side))
         # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
         except Exception as error:
-            # A link to nothing; what else a disk does not give may be there the next time.
-            gone = getattr(error, "errno", None) == errno.ENOENT
+            # A link to nothing or in a circle; what else a disk does not give may come later.
+            gone = getattr(error, "errno", None) in (errno.ENOENT, errno.ELOOP)
             is_none = gone or isinstance(error, UnidentifiedImageError)
             if not is_none or PurePosixPath(name).suffix.lower() in SUFFIXES:
                 out.problems.append((name, reason(error)))

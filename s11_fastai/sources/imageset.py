@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from s11_fastai.errors import S11Error
+from s11_fastai.streams import few
 
 SIDE = 32
 MAX_CLASSES, MAX_NAME = 1_000, 100
@@ -115,17 +116,21 @@ class ImageSet:
         from sklearn.model_selection import train_test_split
 
         total, n_classes = len(self.train.labels), len(self.classes)
+        counts = np.bincount(self.train.labels, minlength=n_classes)
+        if counts.min() < 2:
+            rare = [name for name, count in zip(self.classes, counts, strict=True) if count < 2]
+            raise S11Error(
+                "nothing can be held out of a class that has fewer than two training images: "
+                f"{few(rare)}; add some, or leave it out"
+            )
         if not n_classes <= n <= total - n_classes:
             raise S11Error(
                 f"cannot hold out {n:,} of {total:,} training images: "
                 f"choose a number from {n_classes:,} to {total - n_classes:,}"
             )
-        try:
-            kept, held = train_test_split(
-                np.arange(total), test_size=n, random_state=0, stratify=self.train.labels
-            )
-        except ValueError as error:
-            raise S11Error(f"cannot hold out {n:,} images of every class: {error}") from error
+        kept, held = train_test_split(
+            np.arange(total), test_size=n, random_state=0, stratify=self.train.labels
+        )
         for side in (kept, held):
             without = set(range(n_classes)) - set(self.train.labels[side].tolist())
             if without:
@@ -144,8 +149,13 @@ class ImageSet:
 
 def check_classes(names: Sequence[str], where: Path) -> None:
     """Raise S11Error where the images at `where` have classes that no picture could tell apart."""
-    if not 1 <= len(names) <= MAX_CLASSES:
-        raise S11Error(f"{where} has {len(names):,} classes: it can be 1 to {MAX_CLASSES:,}")
+    if len(names) == 1:
+        raise S11Error(
+            f"{where} has one class alone, {names[0]:.100}: give each class a folder of its own, "
+            "two or more of them side by side"
+        )
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise S11Error(f"{where} has {len(names):,} classes: it can be 2 to {MAX_CLASSES:,}")
     for name in names:
         if not (name.isprintable() and 1 <= len(name) <= MAX_NAME):
             raise S11Error(

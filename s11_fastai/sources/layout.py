@@ -8,12 +8,11 @@ from s11_fastai.errors import S11Error
 from s11_fastai.sources.cifar_batches import Batches, batches_in
 from s11_fastai.sources.picture import SUFFIXES
 from s11_fastai.sources.tree import TEST, TRAIN, VALID, Place, Tree
-from s11_fastai.streams import printable
+from s11_fastai.streams import few, printable
 
 # Kaggle's list of labels, lower case.
 LABELS = "trainlabels.csv"
 _FLOORS = 3  # the data lies at the top of what is given, or so many folders below, less one
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -167,12 +166,6 @@ def _called(tree: Tree, names: Sequence[str]) -> list[str]:
 
 def _has_folders(tree: Tree, part: str) -> bool:
     return any(name.startswith(f"{part}/") for name in tree.folders)
-
-
-def few(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are, printable."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return printable(", ".join(names[:_SHOWN])) + more
 
 
 def _shown(top: str, name: str) -> str:

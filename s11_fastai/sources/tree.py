@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,11 +116,11 @@ def folder_tree(
             name = "/".join(inner := (*parts, entry.name))
             if is_foreign(entry.name) or not (parts or only is None or entry.name in only):
                 continue
-            if entry.is_dir():
+            if _is(entry.is_dir):
                 folders.add(name)
                 if len(inner) < floors:
                     enter(Path(entry.path), inner, (*above, place))
-            elif entry.is_file() or not os.path.exists(entry.path):  # no pipe; a link to nothing
+            elif _is(entry.is_file) or not os.path.exists(entry.path):  # no pipe; a link to nothing
                 files[name] = Path(entry.path)
 
     enter(top, (), ())
@@ -139,19 +139,32 @@ def _entries(folder: Path, must: bool) -> list[os.DirEntry]:
         ) from error
 
 
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link in a circle, or into a closed folder, is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
 def is_foreign(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or an operating system's own."""
     return name.startswith(".") or name in _FOREIGN
 
 
 def folder_key(tree: Tree, where: Path) -> str:
-    """SHA-256 of a folder's place and of its files' names, sizes and times of change."""
+    """SHA-256 of a folder's place and of its files' names, sizes and times of change.
+
+    The second of these times, which nobody can set, tells files of equal size and age that were
+    exchanged.
+    """
     digest = hashlib.sha256(os.fsencode(where.resolve()))
     for folder in sorted(tree.folders):
         digest.update(b"\n" + os.fsencode(folder))
     for name, file in sorted(tree.files.items()):
         digest.update(b"\n" + os.fsencode(name))
-        with suppress(FileNotFoundError):  # a link to nothing
+        with suppress(OSError):  # a link to nothing
             status = os.stat(file)
-            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
+            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+            digest.update(f"\0{status.st_size}\0{times}".encode())
     return digest.hexdigest()

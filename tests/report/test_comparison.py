@@ -175,7 +175,7 @@ def test_values_that_are_no_numbers_are_left_out_and_told(run, page):
 
 
 def test_losses_of_other_label_smoothing_are_said_to_be_others(run, page):
-    words = "Those with different label smoothing are not to be compared."
+    words = "Losses with different label smoothing are not to be compared."
     assert words not in page(run("a"), run("b", wd=0.1))
     text = page(run("a"), run("b", label_smoothing=0.0), run("c", losses=(math.nan,), wd=0.1))
     assert f"{words} Not every value of C is finite" in text

@@ -123,6 +123,12 @@ def test_a_run_that_lacked_memory_can_go_on(argv, tmp_path, capsys, monkeypatch)
     assert run.main(["--out", str(tmp_path / "r"), "--resume"]) is not None
 
 
+def test_a_lack_of_memory_as_the_system_says_it_is_one_too():
+    said = message_of(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "predict.py", [])
+    assert said.startswith("out of memory")
+    assert said.endswith(": close other programs")
+
+
 def test_a_script_without_sizes_names_none_where_memory_lacks():
     said = message_of(MemoryError(), "predict.py", [])
     assert said.startswith("out of memory")

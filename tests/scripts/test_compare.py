@@ -5,12 +5,24 @@ import compare
 import numpy as np
 import pytest
 from compare import format_table
-from helpers import altered, half_pictures, help_without_heavy_imports, rows, size_of_picture
+from helpers import (
+    altered,
+    half_pictures,
+    help_without_heavy_imports,
+    misplaced_texts,
+    rows,
+    size_of_picture,
+)
 
 from s11_fastai.plots import plot_comparison
 from s11_fastai.plots.curves import ComparedRuns
-from s11_fastai.report.comparison import compared
-from s11_fastai.report.groups import group_by_settings
+from s11_fastai.report.comparison import compared, strips_of
+from s11_fastai.report.groups import (
+    epochs_of,
+    group_by_settings,
+    mean_and_std,
+    measurements,
+)
 from s11_fastai.runs.records import read_records
 
 
@@ -107,6 +119,40 @@ def test_the_band_is_from_the_lowest_to_the_highest():
     np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), 40)
     (band,) = axes.collections
     assert {round(y) for _, y in band.get_paths()[0].vertices} == {20, 60}
+
+
+def test_many_runs_of_long_names_are_told_apart_and_nothing_is_cut_off():
+    values = np.array([[50, 60]])
+    name = "neither-smoothing-nor-scale-peak-0.2-and-a-weight-decay-of-0.001-seed"
+    figure = plot_comparison(
+        [ComparedRuns(f"{i}  {name}{i}", values + i, values / 50) for i in range(25)],
+        "Losses with different label smoothing are not to be compared.",
+    )
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()}
+    assert len(looks) == 25
+    assert misplaced_texts(figure) == []
+    axes = figure.axes[0].get_window_extent()
+    assert axes.height > 2 * figure.dpi
+    assert "not to be compared" in figure.axes[1].get_xlabel()
+
+
+def test_a_group_is_measured_after_the_epochs_that_all_its_runs_have(finished, tmp_path):
+    """One of two seeds has only begun."""
+    early = altered(finished[0], tmp_path / "early", seed=9)
+    late = altered(finished[0], tmp_path / "late")
+    for path, epochs in ((early, 1), (late, 2)):
+        (path / "results.json").unlink()
+        for file, n in (("history.csv", epochs), ("steps.csv", 4 * epochs)):
+            lines = (path / file).read_text().splitlines(keepends=True)
+            (path / file).write_text("".join(lines[: 1 + n]))
+    runs = [read_records(path) for path in (early, late)]
+    assert [len(run.history) for run in runs] == [1, 2]
+    (group,) = group_by_settings(runs)
+    first = [100 * run.history[0].valid_accuracy for run in runs]
+    assert measurements(group.runs)[0] == mean_and_std(first, ".2f")
+    assert epochs_of(group.runs).startswith("1 of ")
+    strips, _ = strips_of([group])
+    assert strips[group.key].words == mean_and_std(first, ".2f")
 
 
 @pytest.mark.parametrize(

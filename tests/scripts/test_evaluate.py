@@ -33,6 +33,12 @@ def test_a_run_that_chose_on_held_out_images_is_evaluated_on_the_test_images(hel
     before, images, result = said(held_out[0])
     assert before.startswith("the run's own figure, of 10 held-out images: accuracy ")
     assert "50 training and 20 test images" in images
+    (held_out[1] / "train/cat/notes.txt").write_text("mine")
+    try:
+        *_, note, _ = said(held_out[0])
+    finally:
+        (held_out[1] / "train/cat/notes.txt").unlink()
+    assert note.startswith("left out, as no image of a class: 1 of ")
     assert result.startswith("accuracy ")
     assert "% of the test images, loss " in result
     assert result.endswith(" nats (without label smoothing)")

@@ -1,8 +1,11 @@
 """A study runs what its table says, each run once, and goes on where it was stopped."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import study
@@ -15,6 +18,7 @@ from study_table import read_table
 from s11_fastai.cli import flag, run_flags
 from s11_fastai.errors import S11Error
 from s11_fastai.runs.settings import RECIPES
+from s11_fastai.signals import StopSignals
 
 TABLE = """
 # What two peaks are worth.
@@ -50,8 +54,8 @@ found,0,--width 4,digits,held-out,fp32,3,0.15,0.95,0.9
 def page(tmp_path):
     """A page of these rows, with a table's words."""
 
-    def make(rows: str) -> str:
-        (tmp_path / "t.csv").write_text(COLUMNS + rows)
+    def make(rows: str, columns: str = COLUMNS) -> str:
+        (tmp_path / "t.csv").write_text(columns + rows)
         (tmp_path / "t.ini").write_text("# What two peaks\n# are worth.\n[a]\n# else\n[b]\nx=1\n")
         return study_page.write_page(tmp_path, tmp_path).read_text()
 
@@ -72,14 +76,23 @@ def test_a_difference_is_settled_by_three_common_seeds_and_more_than_its_deviati
     own = "--lr-max 0.2 --width 4,digits,held-out,fp32,3,0.2,,"
     third = ROWS + "a,2,--lr-max 0.1 --width 4,digits,held-out,fp32,3,0.1,,0.6\n"
     assert "\nNot settled: b; c; found.\n" in page(third)  # one of b diverged
-    assert "\nNot settled: c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.75\n"))
-    assert "\nNot settled: b; c; found.\n" in page(third.replace(f"{own}\n", f"{own}0.1\n"))
+    # Differences of 10, 10 and x points: the interval leaves out zero from x = 4.34 on.
+    for x, settled in ((5, True), (4, False), (-50, False)):
+        text = page(third.replace(f"{own}\n", f"{own}{0.6 + x / 100:.2f}\n"))
+        assert ("\nNot settled: c; found.\n" in text) is settled
+        assert ("\nNot settled: b; c; found.\n" in text) is not settled
     by_images = "".join(
         f"{v},{seed},--holdout 300 --x {v},d,held-out,fp32,3,,,{accuracy}\n"
         for v, accuracy in (("a", 0.99), ("b", 0.99 + 1 / 300), ("c", 0.99 + 2 / 300))
         for seed in range(3)
     )
     assert page(by_images).endswith("\nNot settled: b.\n")  # by one image
+    counted = by_images.replace("--holdout 300 ", "").replace("d,held-out,", "d,test,")
+    assert page(counted).endswith("± 0.00 |\n")  # taken for ten thousand
+    with_images = counted.replace("test,", "test,300,")
+    columns = COLUMNS.replace("evaluated_on,", "evaluated_on,images,")
+    assert page(with_images, columns).endswith("\nNot settled: b.\n")
+    assert "± 0.00" in page(by_images.replace("--holdout 300", "--holdout 0"))
     alike = "".join(f"{v},{seed},--x {v},d,test,fp32,3,,,0.5\n" for v in "ab" for seed in range(3))
     assert page(alike).endswith("\nNot settled: b.\n")
 
@@ -129,6 +142,7 @@ DAMAGED = {
     "has text for a number": COLUMNS + ROWS.replace("0.5\n", "high\n"),
     "has a huge number": COLUMNS + ROWS.replace("0.5\n", "1e308\n"),
     "has no finite number": COLUMNS + ROWS.replace("0.5\n", "nan\n"),
+    "has a strange number of images": COLUMNS + ROWS.replace("--width 4", "--holdout many"),
     "has half a flag": COLUMNS + ROWS.replace("--width 4", "--width"),
     "has an open quote": COLUMNS + ROWS.replace("--width", "'--width"),
     "has a huge field": COLUMNS + ROWS.replace("digits", "x" * 200_000),
@@ -264,6 +278,39 @@ def test_each_run_becomes_a_row_and_is_made_once(table, tmp_path, made_up_runs, 
     study.main(argv)
     assert made_up_runs == []
     assert "3 of 3 runs are there" in capsys.readouterr().out
+
+
+def test_tables_of_ones_own_leave_the_committed_page_alone(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert study.parse([str(table)]).results == Path("runs/study/results")
+    ours = study.parse([str(study.STUDIES / "recipe.ini")])
+    assert ours.results == ROOT / "results/study"
+    results = shutil.copytree(ROOT / "results/study", tmp_path / "study")
+    page = study_page.write_page(results, tmp_path / "elsewhere", study.STUDIES)
+    assert page.read_text() == (ROOT / "results/study/README.md").read_text()
+
+
+def test_the_first_signal_tells_the_runs_at_once_as_a_second_ends_the_study(
+    table, tmp_path, monkeypatch
+):
+    told, args = [], study.parse([str(table), "--runs", str(tmp_path / "runs")])
+    code = "import time; time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    monkeypatch.setattr(study, "start", lambda *_: process)
+
+    def row_of(*_):
+        raise AssertionError("it did not end")
+
+    def sleeping(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        told.append(process.wait())
+
+    monkeypatch.setattr(study, "row_of", row_of)
+    monkeypatch.setattr(study.time, "sleep", sleeping)
+    with StopSignals() as signals:
+        signals.be_patient()
+        study.run_all(read_table(table)[:1], tmp_path / "rows.csv", args, signals)
+    assert told == [-signal.SIGTERM]
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(table, tmp_path, monkeypatch, capsys):

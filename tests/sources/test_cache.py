@@ -42,6 +42,22 @@ def test_a_second_start_reads_no_image_file(image_folder, monkeypatch):
         load_images(image_folder)
 
 
+def test_pictures_of_one_size_and_time_that_change_places_are_read_again(image_folder):
+    cat, dog = image_folder / "train/cat/0000.png", image_folder / "train/dog/0000.png"
+    for path in (cat, dog):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+        os.utime(path.with_suffix(".bmp"), ns=(1, 1))
+    cat, dog = cat.with_suffix(".bmp"), dog.with_suffix(".bmp")
+    before = load_images(image_folder)
+    cat.rename(aside := image_folder / "aside")
+    dog.rename(cat)
+    aside.rename(dog)
+    after = load_images(image_folder)
+    own = [np.flatnonzero(before.train.labels == label)[0] for label in (0, 1)]
+    assert np.array_equal(after.train.images[own], before.train.images[own[::-1]])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the processes are forked")
 def test_of_processes_that_start_at_once_one_decodes_and_all_get_the_same(image_folder, tmp_path):
     decode_all, at_once = folder.decode_all, multiprocessing.get_context("fork").Barrier(4)

@@ -31,12 +31,24 @@ def test_the_original_is_known_in_any_order_and_not_with_another_pixel(image_fol
     monkeypatch.setattr(known, "N_TRAIN", 6)
     monkeypatch.setattr(known, "N_TEST", 3)
     monkeypatch.setattr(known, "SUMS", sums_of(images.train.images))
+    test = images.valid.images.reshape(-1, 3) / 255
+    monkeypatch.setattr(known, "TEST_STATS", (test.mean(0), test.std(0)))
     (image_folder / "train/cat/0000.png").rename(image_folder / "train/cat/9.png")
     assert load_images(image_folder).name == "CIFAR-10"
     (image_folder / "train/cat/9.png").rename(image_folder / "train/dog/9.png")
     assert load_images(image_folder).name == "pets"
     path = (image_folder / "train/dog/9.png").rename(image_folder / "train/cat/9.png")
-    pixels = np.asarray(Image.open(path)).copy()
+    before, pixels = path.read_bytes(), np.asarray(Image.open(path)).copy()
     pixels[0, 0, 0] ^= 1
     Image.fromarray(pixels).save(path)
     assert load_images(image_folder).name == "pets"
+    (image_folder / "train/cat/9.png").write_bytes(before)
+    assert load_images(image_folder).name == "CIFAR-10"
+    for path in (image_folder / "test").rglob("*.png"):  # as CIFAR-10-C distorts them
+        Image.fromarray(np.asarray(Image.open(path)) // 2).save(path)
+    assert load_images(image_folder).name == "pets"
+
+
+@pytest.mark.parametrize("name", ["CIFAR-10", "CIFAR-10, mine", "CIFAR-100"])
+def test_strange_images_get_no_name_that_certifies(image_folder, name):
+    assert load_images(image_folder.rename(image_folder.parent / name)).name == f"unverified {name}"

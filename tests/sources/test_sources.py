@@ -220,6 +220,31 @@ def test_a_link_to_nothing_and_an_unreadable_folder_are_named(image_folder, monk
     assert "train/cat cannot be read (Permission denied): mend" in refused_data(image_folder)
 
 
+def test_links_in_a_circle_are_as_links_to_nothing(image_folder):
+    before = load_images(image_folder)
+    (image_folder / "loop").symlink_to("loop")
+    (image_folder / "train/cat/loop").symlink_to("loop")
+    images = load_images(image_folder)
+    assert images.fingerprint == before.fingerprint
+    (note,) = images.notes
+    assert note == "left out, as no image of a class: 1 of 19 files, the first train/cat/loop"
+    (image_folder / "train/cat/a.png").symlink_to("a.png")
+    assert "train/cat/a.png (Too many levels of symbolic links)" in refused_data(image_folder)
+
+
+def test_one_class_is_none(image_folder):
+    for part in ("train", "test"):
+        shutil.rmtree(image_folder / part / "dog")
+    assert "has one class alone, cat: give each class a folder" in refused_data(image_folder)
+
+
+def test_a_class_of_one_image_is_named_where_some_are_held_out(image_folder):
+    for path in sorted((image_folder / "train/dog").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(S11Error, match=r"fewer than two training images: dog; add some, or leave"):
+        load_images(image_folder, holdout=3)
+
+
 def test_images_in_folders_below_a_class_belong_to_it(image_folder, tmp_path):
     before = load_images(image_folder)
     for name in ("0004.png", "0005.png"):
