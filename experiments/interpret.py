@@ -28,7 +28,9 @@ def interpret(args: argparse.Namespace) -> None:
             draw_records(folder, records)
             unfinished = args.weights == "final" and not records.results
             which = "checkpoint" if unfinished else args.weights
-            draw_predictions(folder, learn, records.settings.seed, which)
+            best = records.best if args.weights == "best" else None
+            epoch = best.epoch if best else len(records.history)
+            draw_predictions(folder, learn, records.settings.seed, which, epoch)
         page = write_page(folder, records, state_of(records))
     say(f"the pictures are in {args.run / 'figures'}; the page is {page}")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from s11_fastai import interpret
 from s11_fastai.errors import S11Error
-from s11_fastai.runs.schema import CLASSES, read_json
+from s11_fastai.runs.schema import CLASSES, CLASSES_EPOCH, read_json
 from s11_fastai.storage import Folder
 
 FILE = "classes.json"
@@ -40,15 +40,16 @@ class ClassCounts:
 class ClassRecord:
     """What the pictures of predictions show, in numbers.
 
-    `weights` are "final", "best" or, of a run that is not over, "checkpoint"; `split` is what the
-    evaluated images are called; `confused` holds (actual, predicted, count) of the most frequent
-    mistakes.
+    `weights` are "final", "best" or, of a run that is not over, "checkpoint", and had seen `epoch`
+    epochs, where that is known; `split` is what the evaluated images are called; `confused` holds
+    (actual, predicted, count) of the most frequent mistakes.
     """
 
     weights: str
     split: str
     classes: tuple[ClassCounts, ...]
     confused: tuple[tuple[str, str, int], ...]
+    epoch: int | None = None
 
     @property
     def images(self) -> int:
@@ -59,7 +60,9 @@ class ClassRecord:
         return sum(each.correct for each in self.classes)
 
 
-def record_of(counts: np.ndarray, names: Sequence[str], weights: str, split: str) -> ClassRecord:
+def record_of(
+    counts: np.ndarray, names: Sequence[str], weights: str, split: str, epoch: int | None = None
+) -> ClassRecord:
     """The record of a confusion matrix: counts, int (C, C), a row for each actual class."""
     images, predicted, correct = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
     columns = zip(names, images.tolist(), predicted.tolist(), correct.tolist(), strict=True)
@@ -69,6 +72,7 @@ def record_of(counts: np.ndarray, names: Sequence[str], weights: str, split: str
         split,
         tuple(ClassCounts(*values) for values in columns),
         tuple((names[actual], names[predicted], n) for actual, predicted, n in pairs),
+        epoch,
     )
 
 
@@ -76,6 +80,7 @@ def write_record(folder: Folder, record: ClassRecord) -> None:
     """Write it into the folder of a run. Raises OSError and S11Error."""
     values = {
         "weights": record.weights,
+        "epoch": record.epoch,
         "split": record.split,
         "classes": [each.name for each in record.classes],
         **{name: [getattr(each, name) for each in record.classes] for name in _COUNTS},
@@ -93,6 +98,9 @@ def read_record(path: Path) -> ClassRecord | None:
         columns = zip(found["classes"], *(found[name] for name in _COUNTS), strict=True)
         classes = tuple(ClassCounts(*values) for values in columns)
         confused = tuple((actual, predicted, n) for actual, predicted, n in found["confused"])
+        epoch = found.get("epoch")
+        if not CLASSES_EPOCH.holds(epoch):
+            return None
     except (S11Error, OSError, ValueError):
         return None
-    return ClassRecord(found["weights"], found["split"], classes, confused)
+    return ClassRecord(found["weights"], found["split"], classes, confused, epoch)

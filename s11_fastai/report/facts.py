@@ -66,8 +66,10 @@ def key_figures(records: Records) -> list[tuple[str, str]]:
     last, seconds = records.history[-1], sum(row.seconds for row in records.history)
     epochs, speed = len(records.history), records.throughput
     precision = str(records.env.get("precision") or "")
+    smoothing = records.settings.label_smoothing
+    losses = f"{last.train_loss:.4f} train, {last.valid_loss:.4f} {records.evaluated_on}"
     found = [
-        ("Loss", f"{last.train_loss:.4f} train, {last.valid_loss:.4f} {records.evaluated_on}"),
+        ("Loss", losses + (f", with label smoothing {smoothing:g}" if smoothing else "")),
         ("Time", f"{duration(seconds)} for {epochs} epoch{'s' if epochs > 1 else ''}"),
         ("Speed", f"{speed:,.0f} training images a second, evaluation included" if speed else ""),
         ("Precision", precision and f"{_PRECISIONS.get(precision, precision)} in training"),
@@ -85,13 +87,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def weights_in_words(found: ClassRecord, records: Records) -> str:
-    """Of which weights the pictures are."""
-    if found.weights == "best" and records.best:
-        return f"the weights of the best epoch, {records.best.epoch}"
+def weights_in_words(found: ClassRecord) -> str:
+    """Of which weights the pictures are. A run may have gone on since they were drawn."""
+    epoch = "" if found.epoch is None else f", {found.epoch}"
+    if found.weights == "best":
+        return f"the weights of the best epoch{epoch}"
     if found.weights == "final":
-        return f"the weights after the last epoch, {len(records.history)}"
-    return "the weights of the newest checkpoint"
+        return f"the weights after the last epoch{epoch}"
+    after = "" if found.epoch is None else f" after {found.epoch} epoch{'s' * (found.epoch != 1)}"
+    return f"the weights of a checkpoint{after}"
 
 
 def files_beside(records: Records, state: State) -> list[tuple[str, str]]:

@@ -109,7 +109,8 @@ class RunReport:
         assert self.run is not None
         folder = self.run.folder
         pictures.draw_records(folder, records)
-        pictures.draw_predictions(folder, self.run.learn, records.settings.seed)
+        epoch = len(records.history)
+        pictures.draw_predictions(folder, self.run.learn, records.settings.seed, epoch=epoch)
         return write_page(folder, records)
 
 

@@ -33,14 +33,16 @@ def draw_records(folder: Folder, records: Records) -> None:
     _draw(folder, records)
 
 
-def draw_predictions(folder: Folder, learn: S11Learner, seed: int, weights: str = "final") -> None:
+def draw_predictions(
+    folder: Folder, learn: S11Learner, seed: int, weights: str = "final", epoch: int | None = None
+) -> None:
     """Write the pictures of what the network says of the evaluated images, and their numbers.
 
-    `weights` says which the Learner has, as `ClassRecord` does.
+    `weights` and `epoch` say which the Learner has, as `ClassRecord` does.
     """
     found = Evaluation(learn, seed)
     _draw(folder, found)
-    write_record(folder, record_of(found.counts, found.names, weights, found.split))
+    write_record(folder, record_of(found.counts, found.names, weights, found.split, epoch))
     rows = prediction_rows(found.predictions, found.indices, found.names)
     folder.write("predictions.csv", rows)
 

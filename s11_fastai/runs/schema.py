@@ -162,6 +162,7 @@ CLASSES = {
     **dict.fromkeys(("images", "predicted", "correct"), _COUNTS),
     "confused": many(_CONFUSED, 0, 1_000),
 }
+CLASSES_EPOCH = or_none(whole(0, MAX_EPOCHS))  # which the first versions did not note
 DIVERGED = {"why": text(1_000)}
 STEPS = {"step": whole(0, 10**9), "lr": LR, "momentum": FRACTION, "loss": _ANY_LOSS}
 

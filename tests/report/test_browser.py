@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from helpers import read
+from helpers import altered, read
 from playwright.sync_api import sync_playwright
 
 from s11_fastai.report.comparison import write_comparison
@@ -127,6 +127,11 @@ def test_the_keys_read_zoom_and_are_told_to_a_screen_reader(page, pages, finishe
     assert plot.get_attribute("aria-valuetext").startswith("epoch 1: ")
     page.keyboard.press("+")
     assert window(page) == (1, 2)
+    now, most = (int(plot.get_attribute(f"aria-value{name}")) for name in ("now", "max"))
+    assert now <= most
+    page.keyboard.press("Escape")
+    assert plot.get_attribute("aria-valuetext").startswith("no value chosen")
+    assert plot.get_attribute("aria-valuenow") == "0"
     page.keyboard.press("0")
     assert window(page) == (1, 3)
     page.keyboard.press("End")
@@ -297,9 +302,22 @@ def test_a_finger_reads_a_curve_and_scrolls_the_page(browser, pages):
     assert values(page, "loss").startswith("epoch 2: ")
     page.locator("h1").tap()
     assert values(page, "loss") == ""
-    assert page.locator("#plot-loss").evaluate("e => getComputedStyle(e).touchAction") == "pan-y"
+    touch = page.locator("#plot-loss").evaluate("e => getComputedStyle(e).touchAction")
+    assert set(touch.split()) == {"pan-y", "pinch-zoom"}
+    hint = page.locator(".hint").inner_text()
+    assert "Touch a curve" in hint
+    assert "Drag across" not in hint
     assert not page.locator('#chart-accuracy [data-kind="reference test"]').is_visible()
     context.close()
+
+
+def test_a_best_epoch_without_a_mistake_is_marked_within_the_picture(page, finished, tmp_path):
+    """The error's axis is logarithmic, and has no place for zero."""
+    out = altered(finished[0], tmp_path / "r", 1.0)
+    page.goto(write_page(Folder(out), read_records(out)).as_uri())
+    ring = page.locator("#plot-error circle.ring")
+    height = page.locator("#plot-error svg").evaluate("e => e.viewBox.baseVal.height")
+    assert float(ring.get_attribute("cy")) == height - 38
 
 
 def test_dark_mode_changes_the_colours_and_paper_takes_light_ones(page, pages):

@@ -15,7 +15,8 @@ def test_the_key_figures_are_those_of_the_records(finished):
     rows = [row._replace(seconds=65.0) for row in records.history]
     found = dict(facts.key_figures(replace(records, history=rows)))
     last = rows[-1]
-    assert found["Loss"] == f"{last.train_loss:.4f} train, {last.valid_loss:.4f} test"
+    losses = f"{last.train_loss:.4f} train, {last.valid_loss:.4f} test"
+    assert found["Loss"] == f"{losses}, with label smoothing 0.2"
     assert found["Time"] == "3 min 15 s for 3 epochs"
     assert found["Speed"] == "1 training images a second, evaluation included"
     assert found["Precision"] in ("float32 in training", "bfloat16 in training")
@@ -55,13 +56,13 @@ def test_the_last_change_is_that_of_the_last_record(finished, tmp_path):
 
 
 def test_of_which_weights_the_pictures_are(finished):
-    records = read_records(finished[0])
     record = read_record(finished[0])
-    assert facts.weights_in_words(record, records) == "the weights after the last epoch, 3"
-    best = facts.weights_in_words(replace(record, weights="best"), records)
-    assert best == f"the weights of the best epoch, {records.best.epoch}"
-    other = facts.weights_in_words(replace(record, weights="checkpoint"), records)
-    assert other == "the weights of the newest checkpoint"
+    assert facts.weights_in_words(record) == "the weights after the last epoch, 3"
+    best = facts.weights_in_words(replace(record, weights="best", epoch=2))
+    assert best == "the weights of the best epoch, 2"
+    for epoch, words in ((1, " after 1 epoch"), (0, " after 0 epochs"), (None, "")):
+        found = facts.weights_in_words(replace(record, weights="checkpoint", epoch=epoch))
+        assert found == f"the weights of a checkpoint{words}"
 
 
 def test_the_files_beside_the_page_are_all_that_are_there(finished):

@@ -212,6 +212,21 @@ def test_pictures_of_other_weights_than_the_headlines_say_so(finished, tmp_path,
     ) in text
 
 
+def test_pictures_of_a_run_that_has_gone_on_say_of_which_epoch_they_are(undisturbed, tmp_path):
+    out, argv = tmp_path / "r", undisturbed[2]
+
+    def page_says_so() -> bool:
+        words = "of the weights of a checkpoint after 1 epoch: "
+        return words in re.sub("</?strong>", "", page_of(out))
+
+    stopped(argv, out, 7)
+    interpret.main([str(out)])
+    assert page_says_so()
+    stopped(argv, out, 7)
+    assert len(read_records(out).history) == 2
+    assert page_says_so()
+
+
 def test_what_is_drawn_is_there_as_text_too(finished):
     text = re.sub(r"<[^>]+>", " ", page_of(finished[0]))
     for words in (

@@ -59,6 +59,7 @@ function smoothed(values, weight) {
   });
 }
 
+const NOTHING_CHOSEN = "no value chosen; arrow keys read the curve";
 const charts = [];
 
 class Chart {
@@ -251,11 +252,11 @@ class Chart {
     this.brush = make(svg, "rect", { class: "brush", y: box.top, height: box.bottom - box.top, width: 0, visibility: "hidden" });
     this.overlay = make(svg, "g", { class: "cursor" });
     this.plot.replaceChildren(svg);
-    this.plot.setAttribute("aria-valuemax", Math.max(this.guide.length - 1, 1));
     this.drawLegend();
     const { cursor } = this;
     this.hide();
     if (cursor >= this.window[0] && cursor <= this.window[1] && cursor !== null) this.showHere(cursor);
+    this.tell();
   }
 
   place(y) {
@@ -299,7 +300,7 @@ class Chart {
       make(svg, "line", { class: `mark ${kind}`, x1: place, x2: place, y1: top - (crowded ? 0 : 14), y2: bottom });
       make(svg, "text", { class: `mark ${kind}`, x: place + (right_of ? 5 : -5), y: top + (crowded ? 12 : -4), "text-anchor": right_of ? "start" : "end" }, label);
     } else if (axis === "point" && inX && this.lines.some((line) => line.kind === "valid")) {
-      make(svg, "circle", { class: `ring ${kind}`, cx: this.toX(at), cy: this.place(y), r: 6 });
+      make(svg, "circle", { class: `ring ${kind}`, cx: this.toX(at), cy: Math.min(this.place(y), bottom), r: 6 });
     }
   }
 
@@ -343,8 +344,15 @@ class Chart {
   // The values at x here, and a cursor in the other pictures that share the axis.
   show(x) {
     for (const chart of charts) if (chart.group === this.group) chart.showHere(x);
-    this.plot.setAttribute("aria-valuenow", Math.max(this.guide.findIndex(([x]) => x === this.cursor), 0));
-    this.plot.setAttribute("aria-valuetext", this.values.textContent);
+    this.tell();
+  }
+
+  // What is read aloud: the values at the cursor, and where it is among the points that are shown.
+  tell() {
+    const { guide } = this, index = guide.findIndex(([x]) => x === this.cursor);
+    this.plot.setAttribute("aria-valuemax", Math.max(guide.length - 1, 1));
+    this.plot.setAttribute("aria-valuenow", Math.max(index, 0));
+    this.plot.setAttribute("aria-valuetext", index < 0 ? NOTHING_CHOSEN : this.values.textContent);
   }
 
   showHere(x) {
@@ -373,7 +381,10 @@ class Chart {
 }
 
 function hideCursors() {
-  for (const chart of charts) chart.hide();
+  for (const chart of charts) {
+    chart.hide();
+    chart.tell();
+  }
 }
 
 // Above the curves: which epochs, and whether the reference's log is shown.
