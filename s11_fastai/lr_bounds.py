@@ -2,21 +2,19 @@
 
 import copy
 import math
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.learner import Learner
 from fastcore.foundation import L
 from torch import Tensor
 
-from s11_fastai.callbacks.fit_state import generators_of
 from s11_fastai.errors import S11Error
+from s11_fastai.generators import generator_state, generators_of, load_generator_state
 
 RANGE_TEST_STEPS = 100
 PEAK_ABOVE_HALF = 8  # LRMAX, in times the lr at which the loss has made half of its fall
@@ -121,37 +119,30 @@ def _untouched(learn: Learner) -> Iterator[None]:
     optimiser = learn.opt and copy.deepcopy(learn.opt.state_dict())
     kept = [(thing, dict(vars(thing))) for thing in (learn, learn.recorder, *loaders)]
     cbs = list(learn.cbs)
-    generators = [(each, each.get_state()) for each in generators_of(loaders)]
     loader_rngs = [(dl.rng, dl.rng.getstate()) for dl in loaders if hasattr(dl, "rng")]
-    rngs = random.getstate(), np.random.get_state()
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    # A fresh model is not on the GPU yet.
-    gpu = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(gpu):  # and the CPU's
-        try:
-            yield
-        finally:
-            for thing, attributes in kept:
-                vars(thing).clear()
-                vars(thing).update(attributes)
-            learn.cbs = L(cbs)
-            for cb in cbs:
-                cb.learn = learn
-            model.load_state_dict(weights)
-            for module, training in modes:
-                module.training = training
-            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                parameter.grad = gradient
-            if optimiser:
-                learn.opt.load_state_dict(optimiser)
-            for rng, state in loader_rngs:
-                rng.setstate(state)
-            for generator, kept_state in generators:
-                generator.set_state(kept_state)
-            random.setstate(rngs[0])
-            np.random.set_state(rngs[1])
-            if mps is not None:
-                torch.mps.set_rng_state(mps)
+    generators = [(each, each.get_state()) for each in generators_of(loaders)]
+    of_all = generator_state()
+    try:
+        yield
+    finally:
+        for thing, attributes in kept:
+            vars(thing).clear()
+            vars(thing).update(attributes)
+        learn.cbs = L(cbs)
+        for cb in cbs:
+            cb.learn = learn
+        model.load_state_dict(weights)
+        for module, training in modes:
+            module.training = training
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        if optimiser:
+            learn.opt.load_state_dict(optimiser)
+        for rng, state in loader_rngs:
+            rng.setstate(state)
+        for generator, before in generators:
+            generator.set_state(before)
+        load_generator_state(of_all)
 
 
 def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:

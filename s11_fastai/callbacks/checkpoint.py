@@ -17,12 +17,11 @@ from fastai.torch_core import get_model
 from s11_fastai.callbacks.fit_state import (
     begins_at_batch,
     belonging,
-    generator_state,
-    load_generator_state,
     load_state_dict,
     state_dict,
 )
 from s11_fastai.errors import DivergedError
+from s11_fastai.generators import generator_state, load_generator_state
 
 
 def batches_done(learn: Learner) -> int:

@@ -5,11 +5,10 @@ the state of every callback that has a `state_dict`, what fastai's trackers have
 DataLoader's place, and the random generators.
 """
 
-import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from s11_fastai.errors import S11Error, is_lack_of_memory
+from s11_fastai.generators import generator_state, generators_of, listed, tupled
 from s11_fastai.streams import printable
 
 # What the state of something else can raise where it is put back.
@@ -260,21 +260,9 @@ def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
     rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
     return {
         **place,
-        "rngs": [_listed(rng.getstate()) for rng in rngs],
+        "rngs": [listed(rng.getstate()) for rng in rngs],
         "generators": [each.get_state() for each in generators_of(learn.dls.loaders)],
     }
-
-
-def generators_of(loaders: Iterable[Any]) -> list[torch.Generator]:
-    """What PyTorch's own loaders among these draw from, where it is not the global generator."""
-    found: dict[int, torch.Generator] = {}
-    for loader in loaders:
-        if isinstance(loader, torch.utils.data.DataLoader):
-            inner = getattr(loader.batch_sampler, "sampler", None)
-            for owner in (loader, loader.sampler, inner):
-                if (generator := getattr(owner, "generator", None)) is not None:
-                    found[id(generator)] = generator
-    return list(found.values())
 
 
 def begins_at_batch(loader: Any) -> bool:
@@ -289,47 +277,9 @@ def _load_loader(learn: Learner, state: Mapping[str, Any]) -> None:
         return
     rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
     for rng, kept in zip(rngs, state["rngs"], strict=True):
-        rng.setstate(_tupled(kept))
+        rng.setstate(tupled(kept))
     for generator, kept in zip(generators_of(learn.dls.loaders), state["generators"], strict=True):
         generator.set_state(kept)
-
-
-def generator_state() -> dict[str, Any]:
-    """The state of torch's, NumPy's and Python's global random generators."""
-    name, keys, *rest = cast(tuple, np.random.get_state(legacy=True))
-    state = {
-        "torch": torch.get_rng_state(),
-        "python": _listed(random.getstate()),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
-    }
-    return state | {name: device.get_rng_state() for name, device in _devices().items()}
-
-
-def _devices() -> dict[str, Any]:
-    """The modules of the kinds of devices that are here and have a generator of their own."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return {name: getattr(torch, name) for name, is_there in there.items() if is_there}
-
-
-def load_generator_state(state: Mapping[str, Any]) -> None:
-    """Put back what `generator_state` gave."""
-    torch.set_rng_state(state["torch"])
-    random.setstate(_tupled(state["python"]))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    for name, device in _devices().items():
-        if name in state:
-            device.set_rng_state(state[name])
-
-
-def _listed(state: tuple) -> list:
-    version, keys, gauss = state
-    return [version, torch.tensor(keys, dtype=torch.int64), gauss]
-
-
-def _tupled(state: list) -> tuple:
-    version, keys, gauss = state
-    return version, tuple(keys.tolist()), gauss
 
 
 def _with_state(learn: Learner) -> dict[str, Callback]:
