@@ -28,8 +28,10 @@ def interpret(args: argparse.Namespace) -> None:
             draw_records(folder, records)
             unfinished = args.weights == "final" and not records.results
             which = "checkpoint" if unfinished else args.weights
-            best = records.best if args.weights == "best" else None
-            epoch = best.epoch if best else len(records.history)
+            if which == "checkpoint":
+                epoch = -(-learn.train_iter // len(learn.dls.train))
+            else:
+                epoch = records.best.epoch if which == "best" else len(records.history)
             draw_predictions(folder, learn, records.settings.seed, which, epoch)
         page = write_page(folder, records, state_of(records))
     say(f"the pictures are in {args.run / 'figures'}; the page is {page}")

@@ -60,11 +60,12 @@ def publish(args: argparse.Namespace) -> None:
 
 
 def publish_records(folder: Folder, records: Records) -> None:
-    """The files as they are, but for where the images lay on this machine."""
+    """Those that are there, as they are; of the settings, of the images only their file's name."""
     data = records.settings.data
+    found = {name: path.read_bytes() for name in RECORDS if (path := records.path / name).exists()}
     folder.write_json("config.json", records.config | {"data": data and Path(data).name})
-    for name in RECORDS:
-        folder.write(name, (records.path / name).read_bytes())
+    for name, content in found.items():
+        folder.write(name, content)
 
 
 def publish_pictures(folder: Folder, figures: Path) -> None:

@@ -8,9 +8,9 @@ today, as a row is known by its flags alone. `data` in a table comes before --da
 their first seed before any gets its second. A run lies in --runs as run.py leaves it; as soon as it
 is over it becomes a row of --results/<table>.csv, without accuracies where it diverged; README.md
 there is made from the rows of all tables, each variant compared with the first that has a row. The
-tables of experiments/studies have their rows in results/study, any other in runs/study/results. The
-same command goes on where it was stopped; rows that are there already are not run again, on
-whatever images: give studies of other images another --results.
+tables of experiments/studies have their rows in results/study, others in the folder results of
+--runs. The same command goes on where it was stopped; rows that are there already are not run
+again, on whatever images: give studies of other images another --results.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,11 +69,18 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
     waiting = [job for job in jobs if (shlex.join(job.flags), str(job.seed)) not in done]
     say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there")
     active: dict[subprocess.Popen, Job] = {}
-    signals.tell(lambda: stop(active))  # a second signal ends this process before it could
+    told: set[subprocess.Popen] = set()  # a second SIGTERM would end a run at once
+
+    def stop() -> None:
+        for process in active.keys() - told:
+            told.add(process)
+            process.send_signal(signal.SIGTERM)
+
+    signals.tell(stop)  # a second signal ends this process before it could
     failed = []
     try:
         while (waiting or active) and not signals.asked:
-            while waiting and len(active) < args.parallel:
+            while waiting and len(active) < args.parallel and not signals.asked:
                 job = waiting.pop(0)
                 active[start(job, args)] = job
             for process in [p for p in active if p.poll() is not None]:
@@ -88,19 +94,12 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
                 say(f"{job.folder}: {row['final_accuracy'] or 'diverged'}")
             time.sleep(0.2)
     finally:
-        if not signals.asked:
-            stop(active)
+        stop()
         for process in active:
             process.wait()
     if failed and not signals.asked:
         first = args.runs / f"{failed[0].folder}.log"
         raise S11Error(f"{len(failed)} runs failed: look at {first}")
-
-
-def stop(processes: Iterable[subprocess.Popen]) -> None:
-    """Ask runs to stop; those that are over hear nothing."""
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
 
 
 def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:

@@ -41,7 +41,8 @@ class S11Learner(Learner):
     @property
     def precision(self) -> str:
         """What the network computes in while it is trained: "fp32", "bf16" or "fp16"."""
-        return self.mixed_precision.amp_mode.value if hasattr(self, "mixed_precision") else "fp32"
+        found = [cb.amp_mode.value for cb in self.cbs if isinstance(cb, MixedPrecision)]
+        return found[-1] if found else "fp32"
 
     def to_bf16(self) -> "S11Learner":
         """fastai's `to_bf16`, on any device: train in bfloat16 from now on."""
@@ -185,11 +186,14 @@ class TrainInLowPrecision(MixedPrecision):
     and so are loss, metrics, weights and all evaluation.
     """
 
-    name = "mixed_precision"
+    name = "low_precision"  # under its own some of fastai's callbacks refuse to work
     run_valid = False
     computing = False
 
     def before_fit(self) -> None:
+        if any(isinstance(cb, MixedPrecision) and cb is not self for cb in self.learn.cbs):
+            self.run = False  # until the fit ends: somebody has added fastai's own
+            return
         device = next(self.model.parameters()).device.type
         half = self.amp_mode.value == "fp16"
         self.autocast = autocast(device, torch.float16 if half else torch.bfloat16)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.learner import Learner
 from fastcore.foundation import L
@@ -83,6 +84,7 @@ def _range_test(learn: Learner, num_it: int) -> tuple[tuple[float, ...], tuple[f
     epochs = num_it // len(learn.dls.train) + 1
     test = _RangeTest(num_it=num_it)
     with _untouched(learn), learn.no_bar(), learn.no_logging():
+        learn.remove_cbs(learn._grab_cbs(CSVLogger))  # its file is of fits
         learn.fit(epochs, cbs=test)
         return tuple(map(float, learn.recorder.lrs)), smoothed(test.losses)
 

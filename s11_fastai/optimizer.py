@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
 
+from s11_fastai.errors import S11Error
+
 
 class TorchOptimizer(OptimWrapper):
     """fastai's OptimWrapper, for an optimiser whose weight decay is a part of the gradient, as SGD.
@@ -24,8 +26,17 @@ class TorchOptimizer(OptimWrapper):
         for group in self.opt.param_groups:
             for p in group["params"]:
                 if p in self.state and not self.state[p].get("do_wd", True) and p.grad is not None:
+                    _check_adds_decay(group)
                     p.grad.sub_(p, alpha=group["weight_decay"])  # which the optimiser will add
         self.opt.step()
+
+
+def _check_adds_decay(group: dict[str, Any]) -> None:
+    if group.get("decoupled_weight_decay") or group.get("maximize"):
+        raise S11Error(
+            "parameters can be exempt from weight decay only where the optimiser adds it to the "
+            "gradient, as SGD does: give wd_bn_bias=True, or an optimiser of fastai's"
+        )
 
 
 class _Hypers(dict):
@@ -33,9 +44,12 @@ class _Hypers(dict):
 
     def __init__(self, wrapper: OptimWrapper, group: dict[str, Any]) -> None:
         self.group, self.names = group, wrapper.bwd_map
-        plain = {key: value for key, value in group.items() if key != "params"}
         names = wrapper.fwd_map
-        super().__init__({names.get(k, k): v for k, v in detuplify_pg(plain).items()})
+        super().__init__({names.get(k, k): v for k, v in detuplify_pg(group).items()})
+
+    def __reduce__(self) -> tuple:
+        """A copy, or what a pickle gives back, is of no group."""
+        return dict, (dict(self),)
 
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(name, value)

@@ -1,14 +1,18 @@
 import math
+from contextlib import nullcontext
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IntToFloatTensor, ToTensor
 from fastai.interpret import ClassificationInterpretation
+from fastcore.foundation import L
 from helpers import random_images
+from torch.amp import GradScaler
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
 from s11_fastai.errors import S11Error
@@ -163,7 +167,7 @@ def test_low_precision_survives_a_change_of_memory_order(images):
     assert learn.precision == "fp32"  # it is channels-last already
     learn.to_contiguous()
     assert learn.to_channelslast(amp_mode="bf16").precision == "bf16"
-    assert type(learn.mixed_precision) is TrainInLowPrecision
+    assert type(learn.low_precision) is TrainInLowPrecision
 
 
 @pytest.mark.parametrize("pct_start", [5, -0.1, float("nan")])
@@ -288,3 +292,30 @@ def test_it_names_a_picture_also_with_fastais_own_loaders_over_our_datasets(imag
     with learn.no_bar():
         name, *_ = learn.predict(images.valid.images[0])
     assert name in images.classes
+
+
+def test_where_somebody_adds_fastais_own_mixed_precision_it_alone_acts(images, monkeypatch):
+    """It is for CUDA alone: here nothing but its part in the fit is looked at."""
+
+    class Other(MixedPrecision):
+        def before_fit(self) -> None:
+            acts.append("other")
+            self.autocast = nullcontext()
+            self.learn.scaler, self.scales = GradScaler("cpu", enabled=False), L()
+
+    def acted(self) -> None:
+        acts.append("own")
+        before(self)
+
+    acts: list[str] = []
+    before = TrainInLowPrecision.before_batch
+    monkeypatch.setattr(TrainInLowPrecision, "before_batch", acted)
+    learn = small_learner(images, bs=40, precision="bf16")
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 0.01)
+        assert acts == ["own"]
+        learn.fit(1, 0.01, cbs=Other())
+        assert acts == ["own", "other"]
+        learn.fit(1, 0.01)
+    assert acts == ["own", "other", "own"]
+    assert learn.precision == "bf16"

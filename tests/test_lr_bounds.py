@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import TrackerCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
+from fits import learner, sliced_loaders
 from helpers import random_images
 from test_learner import small_learner
 from torch.utils.data import TensorDataset
@@ -263,3 +265,16 @@ def test_bounds_are_one_short_line_at_a_prompt():
     found = LRBounds(0.00123456, 0.4, tuple(LRS), tuple(curve()))
     assert repr(found) == ("LRBounds(lr_min=0.001235, lr_max=0.4, a range test of 97 steps)")
     assert repr(LRBounds(0.1, 0.2)) == "LRBounds(lr_min=0.1, lr_max=0.2, given by hand)"
+
+
+def test_the_log_of_a_learners_fits_stays_as_it_is(tmp_path):
+    learn = learner(sliced_loaders)
+    learn.path = tmp_path
+    learn.add_cb(CSVLogger())
+    with learn.no_bar():
+        learn.fit(1, 0.01)
+        before = (tmp_path / "history.csv").read_bytes()
+        find_lr_bounds(learn, num_it=30)
+        assert (tmp_path / "history.csv").read_bytes() == before
+        learn.fit(2, 0.01)
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 3

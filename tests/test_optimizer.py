@@ -1,5 +1,9 @@
 """PyTorch's SGD, with what fastai's own optimisers can do."""
 
+import copy
+import pickle
+from functools import partial
+
 import pytest
 import torch
 from fastai.callback.tracker import ReduceLROnPlateau
@@ -7,6 +11,7 @@ from fastai.optimizer import OptimWrapper
 from torch import nn
 
 from s11_fastai import S11ResNet, get_dls, s11_learner
+from s11_fastai.errors import S11Error
 from s11_fastai.optimizer import TorchOptimizer
 
 
@@ -42,3 +47,22 @@ def test_biases_and_normalisation_can_be_exempt_from_weight_decay(images, exempt
         decays = p.ndim > 1 or not exempt
         step = 0.1 * 0.5 * 1.9 * decays  # the first one of Nesterov's momentum 0.9
         torch.testing.assert_close(p.detach(), before[name] * (1 - step), msg=name)
+
+
+def test_where_decay_is_none_of_the_gradient_nothing_can_be_exempt(images):
+    opt = partial(TorchOptimizer, opt=torch.optim.AdamW)
+    dls = get_dls(images, bs=20, device="cpu")
+    learn = s11_learner(dls, S11ResNet(3, 1), wd_bn_bias=False, opt_func=opt)
+    refused = pytest.raises(S11Error, match="give wd_bn_bias=True, or an optimiser of fastai's")
+    with learn.no_bar(), learn.no_logging(), refused:
+        learn.fit(1, 0.01)
+    decayed = s11_learner(dls, S11ResNet(3, 1), wd_bn_bias=True, opt_func=opt)
+    with decayed.no_bar(), decayed.no_logging():
+        decayed.fit(1, 0.01)
+
+
+def test_what_is_copied_is_a_plain_dict():
+    opt = TorchOptimizer([nn.Parameter(torch.ones(1))], opt=torch.optim.SGD, lr=0.1)
+    for copied in (copy.deepcopy(opt.hypers), pickle.loads(pickle.dumps(opt.hypers))):
+        assert copied == opt.hypers
+        assert type(copied[0]) is dict

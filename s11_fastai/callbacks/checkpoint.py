@@ -22,6 +22,7 @@ from s11_fastai.callbacks.fit_state import (
 )
 from s11_fastai.errors import DivergedError
 from s11_fastai.generators import generator_state, load_generator_state
+from s11_fastai.streams import say
 
 
 def batches_done(learn: Learner) -> int:
@@ -87,6 +88,8 @@ class Resume(Callback):
     def after_fit(self) -> None:
         if self.waiting:  # no epoch was left to do
             self._begin()
+            say("nothing was left to train: the checkpoint is of the end of this fit")
+        self.begins = None
 
     def _begin(self) -> None:
         assert self.state is not None

@@ -91,7 +91,8 @@ def _load(learn: Learner, state: Mapping[str, Any]) -> None:
         if state[what] != own:
             raise S11Error(
                 f"the checkpoint is of a fit of {state[what]} {what}, and this one has {own}: make "
-                "them the same, or begin anew without the checkpoint"
+                "them the same (fine_tune is two fits, which cannot be resumed), or begin anew "
+                "without the checkpoint"
             )
     check_network(get_model(learn.model), state)
     schedules = list(zip(_schedulers(learn), state["schedules"], strict=True))
@@ -229,6 +230,7 @@ def _accumulated(learn: Learner) -> dict[str, Any] | None:
 
 
 def _load_accumulated(learn: Learner, state: Mapping[str, Any] | None) -> None:
+    learn.opt.zero_grad()  # of an earlier fit of this Learner, that was ended within a step
     if state is None:
         return
     (waiting,) = (cb for cb in learn.cbs if isinstance(cb, GradientAccumulation))
@@ -320,17 +322,23 @@ def _schedule_state(scheduler: ParamScheduler) -> dict[str, Any]:
 
 
 def _curves(scheduler: ParamScheduler) -> dict[str, list[float]]:
-    """Each curve at nine places from the beginning of the fit to its end."""
+    """Each curve at nine places of the fit; fastai asks for none at its very end."""
     return {
-        name: [float(value) for i in range(9) for value in np.ravel(curve(i / 8))]
+        name: [float(value) for i in range(9) for value in np.ravel(curve(i / 9))]
         for name, curve in scheduler.scheds.items()
     }
 
 
 def _check_curves(scheduler: ParamScheduler, kept: Mapping[str, list[float]]) -> None:
-    for name, own in _curves(scheduler).items():
-        if len(own) != len(kept[name]) or not np.allclose(own, kept[name], rtol=1e-6, atol=0):
+    """Raise S11Error where the schedule is another than that of the fit of the checkpoint."""
+    found = _curves(scheduler)
+    for name in sorted(found.keys() | kept.keys()):
+        own, theirs = found.get(name, []), kept.get(name, [])
+        same = len(own) == len(theirs)
+        if not same or not np.allclose(own, theirs, rtol=1e-6, atol=0, equal_nan=True):
+            highest = [f"{max(values):.9g}" if values else "none" for values in (theirs, own)]
             raise S11Error(
-                f"the checkpoint is of a fit with another schedule of {name}: give what was given "
-                "then, or begin anew without the checkpoint"
+                f"the checkpoint is of a fit with another schedule of {name} (up to "
+                f"{highest[0]} there, {highest[1]} here): give what was given then, or begin anew "
+                "without the checkpoint"
             )

@@ -104,7 +104,7 @@ class TimeEstimate(Callback):
         if self.seen == self._LAST:
             step = (time.perf_counter() - self.started) / (self._LAST - self._FIRST)
             # Evaluating a batch is the forward third of a step in float32.
-            part = 1 / 3 if not hasattr(self.learn, "mixed_precision") else 3 / 4
+            part = 1 / 3 if not hasattr(self.learn, "low_precision") else 3 / 4
             seconds = step * (self.steps + part * self.evaluations)
             say(f"about {_duration(seconds)} to go at {step:.2g} s a step")
         self.seen += 1

@@ -43,20 +43,21 @@ class Picture(OfItem):
 
 
 class ClassName(OfItem):
-    """The name of an item's class: an index's, or that of the folder that a file lies in."""
+    """The name of an item's class: an index's, or that of the nearest folder about a file which is
+    called as a class."""
 
     def encodes(self, item) -> str:
         index, classes = index_of(item, self.images), self.images.classes
         if index is not None:
             return classes[self.images.labels_of(index)[0]]
-        path = Path(item) if isinstance(item, str | os.PathLike) else None
-        folder = path and normalize("NFC", path.parent.name)  # as classes are called
-        if folder not in classes:
-            raise S11Error(
-                f"{item!r:.200} has no label: with_labels= takes indices, and files that lie in a "
-                f"folder of their class ({', '.join(classes[:3])}...)"
-            )
-        return folder
+        folders = Path(item).parents if isinstance(item, str | os.PathLike) else ()
+        for name in (normalize("NFC", folder.name) for folder in folders):  # as classes are called
+            if name in classes:
+                return name
+        raise S11Error(
+            f"{item!r:.200} has no label: with_labels= takes indices, and files that lie in a "
+            f"folder of their class ({', '.join(classes[:3])}...)"
+        )
 
 
 def index_of(item: object, images: ImageSet) -> np.ndarray | None:

@@ -260,10 +260,10 @@ class Holes(NamedTuple):
 class Cutout(DisplayedTransform):
     """fastai's batch transform of `cutout_`, on the device of the batch, for training batches only.
 
-    It works in any DataBlock: `size` pixels a side, another square in each image, with PyTorch's
-    generator. The default `fill`, 0, is the mean once the batch is normalised. A batch of
-    `get_dls` brings its own squares, which are stateless, in `holes`. The batch is changed in
-    place.
+    It works in any DataBlock, among its item_tfms too: `size` pixels a side, another square in each
+    image, with PyTorch's generator. The default `fill`, 0, is the mean once the batch is
+    normalised. A batch of `get_dls` brings its own squares, which are stateless, in `holes`. The
+    batch is changed in place.
     """
 
     order, split_idx = 100, 0
@@ -273,6 +273,10 @@ class Cutout(DisplayedTransform):
         self.size, self.fill = size, fill
 
     def encodes(self, x: TensorImage) -> TensorImage:
+        is_item = x.ndim == 3  # where it is one of a DataBlock's item_tfms
+        return self._cut(x[None])[0] if is_item else self._cut(x)
+
+    def _cut(self, x: TensorImage) -> torch.Tensor:
         # fastai copies the attributes of a batch from one transform's result to the next.
         holes = vars(x).pop("holes", None)
         if holes is not None and holes.suit(x, self.size):

@@ -40,9 +40,9 @@ class ClassCounts:
 class ClassRecord:
     """What the pictures of predictions show, in numbers.
 
-    `weights` are "final", "best" or, of a run that is not over, "checkpoint", and had seen `epoch`
-    epochs, where that is known; `split` is what the evaluated images are called; `confused` holds
-    (actual, predicted, count) of the most frequent mistakes.
+    `weights` are "final", "best" or, of a run that is not over, "checkpoint"; the last epoch that
+    they have seen any of is `epoch`, where that is known; `split` is what the evaluated images are
+    called; `confused` holds (actual, predicted, count) of the most frequent mistakes.
     """
 
     weights: str

@@ -94,8 +94,8 @@ def weights_in_words(found: ClassRecord) -> str:
         return f"the weights of the best epoch{epoch}"
     if found.weights == "final":
         return f"the weights after the last epoch{epoch}"
-    after = "" if found.epoch is None else f" after {found.epoch} epoch{'s' * (found.epoch != 1)}"
-    return f"the weights of a checkpoint{after}"
+    where = "" if found.epoch is None else f" in epoch {found.epoch}"
+    return f"the weights of a checkpoint{where}"
 
 
 def files_beside(records: Records, state: State) -> list[tuple[str, str]]:

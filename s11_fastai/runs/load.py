@@ -48,7 +48,7 @@ def load_run(
     if weights not in WEIGHTS:
         raise S11Error(f'weights= must be "final" or "best", not {weights!r}')
     records = read_records(Path(path))
-    settings, state = records.settings, _weights(records, weights)
+    settings, (state, steps) = records.settings, _weights(records, weights)
     images = _images(records, settings.data if data is None else data)
     if len(images.classes) != len(state[_LAST]):
         raise S11Error(
@@ -60,6 +60,8 @@ def load_run(
     # As it was trained: the other order of memory gives other last digits.
     learn.model.eval().to(learn.dls.device).to(memory_format=torch.channels_last)
     _fill_recorder(learn, records)
+    if steps is not None:
+        learn.train_iter = steps
     return learn
 
 
@@ -95,9 +97,12 @@ def _images(records: Records, data: str | Path | None) -> ImageSet:
     return images.hold_out(holdout) if holdout else images
 
 
-def _weights(records: Records, which: Which) -> dict[str, Tensor]:
-    """The weights, which are finite, and of a network as wide as the settings say."""
-    path = records.path / WEIGHTS[which]
+def _weights(records: Records, which: Which) -> tuple[dict[str, Tensor], int | None]:
+    """The weights, which are finite, and of a network as wide as the settings say.
+
+    Of those in a checkpoint also how many steps of training they have seen.
+    """
+    path, steps = records.path / WEIGHTS[which], None
     try:
         if path.is_file():
             _check_shapes(records, shapes_in(path))
@@ -107,7 +112,7 @@ def _weights(records: Records, which: Which) -> dict[str, Tensor]:
         elif which == "best" or not (found := Checkpoints(records.path / "checkpoint").newest()):
             raise S11Error(f"{records.path} has no {which} weights yet: finish the run first")
         else:
-            weights = _in_checkpoint(records, found)
+            weights, steps = _in_checkpoint(records, found)
             _check_shapes(records, {key: tuple(each.shape) for key, each in weights.items()})
     except Damaged as error:
         raise S11Error(f"{records.path}: {error}: {WAY_BACK}") from error
@@ -115,14 +120,16 @@ def _weights(records: Records, which: Which) -> dict[str, Tensor]:
         check_numbers(weights)
     except ValueError as error:
         raise S11Error(f"{records.path} has weights that are of no use: {error}") from error
-    return {key: value.clone() for key, value in weights.items()}
+    return {key: value.clone() for key, value in weights.items()}, steps
 
 
-def _in_checkpoint(records: Records, state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _in_checkpoint(records: Records, state: Mapping[str, Any]) -> tuple[dict[str, Tensor], int]:
     learner = state.get("learner")
-    weights = learner.get("model") if isinstance(learner, dict) else None
-    if isinstance(weights, dict) and all(isinstance(each, Tensor) for each in weights.values()):
-        return weights
+    found = learner if isinstance(learner, dict) else {}
+    weights, steps = found.get("model"), found.get("train_iter")
+    are_tensors = isinstance(weights, dict) and all(isinstance(w, Tensor) for w in weights.values())
+    if isinstance(weights, dict) and are_tensors and isinstance(steps, int):
+        return weights, steps
     raise S11Error(f"{records.path} has a checkpoint without weights: choose another folder")
 
 

@@ -12,7 +12,7 @@ from s11_fastai.sources.imageset import ImageSet, Split
 from s11_fastai.storage import Damaged, about_in, read_tensors, sweep, write_tensors
 from s11_fastai.streams import printable
 
-_FORMAT = "s11-images-4"
+_FORMAT = "s11-images-5"
 
 
 def cached(

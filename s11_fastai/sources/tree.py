@@ -1,5 +1,6 @@
 """Files by their path: those of a folder on disk, or of an archive, in memory."""
 
+import errno
 import hashlib
 import os
 from collections import Counter
@@ -116,11 +117,13 @@ def folder_tree(
             name = "/".join(inner := (*parts, entry.name))
             if is_foreign(entry.name) or not (parts or only is None or entry.name in only):
                 continue
-            if _is(entry.is_dir):
+            must = needed is None or entry.name.lower() in needed
+            if _is(entry.is_dir, entry, must):
                 folders.add(name)
                 if len(inner) < floors:
                     enter(Path(entry.path), inner, (*above, place))
-            elif _is(entry.is_file) or not os.path.exists(entry.path):  # no pipe; a link to nothing
+            # No pipe; but a link to nothing, which is to be named.
+            elif _is(entry.is_file, entry, must) or not os.path.exists(entry.path):
                 files[name] = Path(entry.path)
 
     enter(top, (), ())
@@ -134,17 +137,26 @@ def _entries(folder: Path, must: bool) -> list[os.DirEntry]:
     except OSError as error:
         if not must:
             return []
-        raise S11Error(
-            f"{folder} cannot be read ({error.strerror}): mend its permissions, or leave it out"
-        ) from error
+        raise _unreadable(folder, error) from error
 
 
-def _is(kind: Callable[[], bool]) -> bool:
-    """Whether an entry is of a kind; a link in a circle, or into a closed folder, is of none."""
+def _is(kind: Callable[[], bool], entry: os.DirEntry, must: bool) -> bool:
+    """Whether an entry is of a kind; a link in a circle is of none.
+
+    What the disk does not tell of an entry that `must` be read is an error.
+    """
     try:
         return kind()
-    except OSError:
+    except OSError as error:
+        if must and error.errno != errno.ELOOP:
+            raise _unreadable(entry.path, error) from error
         return False
+
+
+def _unreadable(path: Path | str, error: OSError) -> S11Error:
+    return S11Error(
+        f"{path} cannot be read ({error.strerror}): mend its permissions, or leave it out"
+    )
 
 
 def is_foreign(name: str) -> bool:

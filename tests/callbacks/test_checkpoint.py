@@ -211,11 +211,40 @@ def test_no_other_callback_hears_of_the_epochs_that_are_passed_over(tmp_path):
     assert hears.heard == [("before", 2), ("after", 2)]
 
 
-def test_a_fit_whose_epochs_are_all_done_only_ends(tmp_path):
+def test_a_fit_whose_epochs_are_all_done_only_ends_and_says_so(tmp_path, capsys):
     checkpoints = Checkpoints(tmp_path)
     whole = fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write)])
+    assert "nothing was left" not in capsys.readouterr().out
     resumed = fit(learner(sliced_loaders), [Resume(checkpoints.newest())])
     assert state(resumed) == state(whole)
+    assert "nothing was left to train" in capsys.readouterr().out
+
+
+def test_fine_tune_which_is_two_fits_is_refused_with_a_word(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+
+    def tune(cbs) -> None:
+        learn = learner(sliced_loaders)
+        with learn.no_bar(), learn.no_logging():
+            learn.fine_tune(3, 0.01, cbs=cbs)
+
+    tune([SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    with pytest.raises(S11Error, match="fine_tune is two fits, which cannot be resumed"):
+        tune([Resume(checkpoints.newest())])
+
+
+def test_what_a_fit_went_on_from_says_nothing_of_the_next(tmp_path):
+    checkpoints, counted = Checkpoints(tmp_path), []
+
+    class Counts(Callback):
+        def before_batch(self) -> None:
+            counted.append(self.iter)
+
+    fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(2)])
+    learn, resume = learner(sliced_loaders), Resume(checkpoints.newest())
+    fit(learn, [resume])
+    fit(learn, [resume, Counts()])
+    assert counted == [0, 1, 2, 3, 0, 1] * 3
 
 
 def test_resuming_from_nothing_is_beginning():

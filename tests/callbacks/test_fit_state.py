@@ -8,6 +8,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
+from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.data.core import DataLoaders
@@ -47,10 +48,12 @@ def test_another_schedule_is_refused():
     found = stopped(learner(sliced_loaders), 6)
     learn = learner(sliced_loaders)
     with learn.no_bar(), learn.no_logging():
-        with pytest.raises(S11Error, match="is of a fit with another schedule of lr: give what"):
+        with pytest.raises(S11Error, match=r"schedule of lr \(up to .* there, .* here\): give"):
             learn.fit_one_cycle(3, 0.02, cbs=Resume(found))
         with pytest.raises(S11Error, match="does not belong to this fit"):
             learn.fit(3, 0.01, cbs=Resume(found))
+        with pytest.raises(S11Error, match=r"schedule of mom \(up to 0\.95 there, 0\.9 here\)"):
+            learn.fit_one_cycle(3, 0.01, moms=(0.9, 0.9, 0.9), cbs=Resume(found))
         learn.fit_one_cycle(3, 0.01, cbs=Resume(found))
 
 
@@ -69,6 +72,33 @@ def test_schedules_of_several_values_are_compared_too():
         with pytest.raises(S11Error, match="another schedule of lr"):
             make().fit_one_cycle(3, slice(0.01, 0.03), cbs=Resume(found[-1]))
         make().fit_one_cycle(3, slice(0.01, 0.02), cbs=Resume(found[-1]))
+
+
+def test_any_schedule_that_fastai_can_follow_can_be_saved():
+    """It asks for none at its very end, where this table has no entry."""
+
+    def fit_tabled(cbs) -> Learner:
+        table = np.linspace(0.01, 0.001, 7)
+        scheduler = ParamScheduler({"lr": lambda part: [table[int(part * len(table))]]})
+        learn = learner(sliced_loaders)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(3, 0.01, cbs=[scheduler, *cbs])
+        return learn
+
+    kept: list[dict] = []
+    save = SaveCheckpoints(lambda state: kept.append(copy.deepcopy(state)))
+    fit_tabled([save, StopAfter(6)])
+    assert state(fit_tabled([Resume(kept[-1])])) == state(fit_tabled([]))
+
+
+def test_gradients_left_over_from_an_earlier_fit_are_none_of_the_next():
+    whole = fit(learner(sliced_loaders), [])
+    found = stopped(learner(sliced_loaders), 6)
+    learn = learner(sliced_loaders)
+    learn.create_opt()
+    for p in learn.model.parameters():
+        p.grad = torch.ones_like(p)
+    assert state(fit(learn, [Resume(found)])) == state(whole)
 
 
 def test_with_metrics_of_the_training_images_a_fit_goes_on_from_an_epochs_end():

@@ -94,6 +94,17 @@ def test_a_class_of_accented_letters_is_found_however_its_folder_is_written(imag
     assert labels.tolist() == [0]
 
 
+def test_a_file_below_a_folder_of_its_class_is_of_the_nearest_one(images, tmp_path):
+    cat, dog = images.classes[:2]
+    learn = s11_learner(get_dls(images, bs=8, device="cpu"), S11ResNet(3, 1))
+    files = [tmp_path / cat / "indoor/1.png", tmp_path / cat / dog / "2.png"]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        Image.fromarray(images.valid.images[0]).save(file)
+    _, labels = learn.dls.test_dl(files, with_labels=True).one_batch()
+    assert labels.tolist() == [0, 1]
+
+
 def size_of(weights) -> int:
     return sum(value.nbytes for value in weights.values())
 

@@ -248,3 +248,13 @@ def test_albumentations_is_stateless_and_leaves_the_callers_pipeline(rng):
     assert torch.equal(whole, torch.cat(parts[::-1]))
     assert not torch.equal(whole, augment(np.arange(6), epoch=2))
     assert pipeline.to_dict() == before
+
+
+def test_cutout_cuts_a_square_in_an_item_too():
+    torch.manual_seed(0)
+    item = TensorImage(torch.full((3, 20, 30), 7, dtype=torch.uint8))
+    cut = Cutout(6, fill=1)(item.clone(), split_idx=0)
+    assert type(cut) is TensorImage
+    assert cut.shape == item.shape
+    assert (cut != item).sum() == 3 * 6 * 6
+    assert (cut == 1).all(0).sum() == 6 * 6

@@ -309,3 +309,22 @@ OTHER = {
     "defaults_of(learn.fit_one_cycle)": "the peak is after 5/24, and the end is the start",
     "learn.cbs.attrgot('name')": "memory in channels-last order, losses that stay on the device",
 }
+
+# Where low precision could be in the way.
+IN_BFLOAT16 = (
+    "learn.fit(1, cbs=TensorBoardCallback())",
+    "learn.fit(1, cbs=[MixUp(), GradientClip()]); learn.show_results()",
+    "learn.fit(1, cbs=[CutMix(), GradientAccumulation(32)]); learn.get_preds()[0]",
+    "seen = ActivationStats(with_hist=True); learn.fit(1, cbs=seen); seen.plot_layer_stats(0)",
+    "learn.fine_tune(1); learn.validate()",
+    "learn.lr_find(num_it=22)",
+    "learn.fit(1); learn.tta()[0]",
+    "learn.summary()",
+    "learn.save('b', with_opt=True); learn.load('b', with_opt=True); learn.fit(1)",
+    "learn.export(); load_learner(learn.path / 'export.pkl').get_preds(dl=dls.valid)[0]",
+    "learn.to_fp32().fit(1); learn.to_fp16().to_bf16().fit(1); learn.get_preds()[0]",
+    "learn.to_contiguous().fit(1); learn.to_channelslast().fit(1); learn.precision",
+    "copy.deepcopy(learn).fit(1)",
+    "learn.freeze(); learn.fit(1); learn.unfreeze(); learn.fit(1)",
+    "interpreted().plot_top_losses(4)",
+)

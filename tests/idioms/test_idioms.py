@@ -25,7 +25,7 @@ import torch
 import torchvision  # noqa: F401
 from fastai.vision import all as fastai
 from fastcore.foundation import CollBase
-from idiom_table import ALIKE, OTHER, SAME
+from idiom_table import ALIKE, IN_BFLOAT16, OTHER, SAME
 from matplotlib import pyplot as plt
 from PIL import Image
 from torch import nn
@@ -302,3 +302,16 @@ def test_it_gives_something_else(line, typed):
     (own, _), (stock, _) = typed(line, OWN), typed(line, STOCK)
     with pytest.raises(AssertionError):
         compare(own, stock, exact=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("line", IN_BFLOAT16)
+def test_it_works_in_bfloat16_too(line, typed):
+    """Which is the default where the processor computes in it."""
+
+    def in_bfloat16(dls, **kwargs) -> fastai.Learner:
+        return s11_learner(dls, S11ResNet(dls.c, 4), precision="bf16", **kwargs)
+
+    value, _ = typed(line, (own_dls, in_bfloat16))
+    if isinstance(value, torch.Tensor):
+        assert value.dtype == torch.float32

@@ -216,7 +216,7 @@ def test_pictures_of_a_run_that_has_gone_on_say_of_which_epoch_they_are(undistur
     out, argv = tmp_path / "r", undisturbed[2]
 
     def page_says_so() -> bool:
-        words = "of the weights of a checkpoint after 1 epoch: "
+        words = "of the weights of a checkpoint in epoch 2: "
         return words in re.sub("</?strong>", "", page_of(out))
 
     stopped(argv, out, 7)

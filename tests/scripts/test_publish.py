@@ -87,5 +87,13 @@ def test_nothing_is_overwritten_and_half_a_run_is_not_published(published, tmp_p
     assert weights.read_bytes() == before
 
 
+def test_a_record_that_a_run_lacks_is_left_out(published, tmp_path):
+    older = shutil.copytree(published[0], tmp_path / "older")
+    (older / "classes.json").unlink()
+    publish.main([str(older), str(tmp_path / "out")])
+    assert not (tmp_path / "out/classes.json").exists()
+    assert (tmp_path / "out/history.csv").exists()
+
+
 def test_help_needs_nothing_heavy():
     assert "--weights" in help_without_heavy_imports("publish")

@@ -313,6 +313,21 @@ def test_the_first_signal_tells_the_runs_at_once_as_a_second_ends_the_study(
     assert told == [-signal.SIGTERM]
 
 
+def test_a_signal_while_runs_begin_begins_no_more_and_tells_each_once(table, tmp_path, monkeypatch):
+    begun, args = [], study.parse([str(table), "--parallel", "3", "--runs", str(tmp_path)])
+
+    def start(*_):
+        os.kill(os.getpid(), signal.SIGINT)  # before the study knows of the process
+        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        return begun[-1]
+
+    monkeypatch.setattr(study, "start", start)
+    with StopSignals() as signals:
+        signals.be_patient()
+        study.run_all(read_table(table), tmp_path / "rows.csv", args, signals)
+    assert [process.returncode for process in begun] == [-signal.SIGTERM]
+
+
 def test_a_run_that_fails_is_named_and_the_others_go_on(table, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("no folder")
     argv = [str(table), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]

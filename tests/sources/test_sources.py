@@ -232,6 +232,36 @@ def test_links_in_a_circle_are_as_links_to_nothing(image_folder):
     assert "train/cat/a.png (Too many levels of symbolic links)" in refused_data(image_folder)
 
 
+@pytest.mark.parametrize("place", ["train", "train/cat", "aside"])
+def test_what_the_disk_does_not_tell_of_is_no_stray_where_it_is_needed(
+    image_folder, monkeypatch, place
+):
+    """As of a link into a closed folder, whose kind nobody can tell."""
+    before = load_images(image_folder)
+    (image_folder / "aside").mkdir()
+    entries = tree._entries
+
+    class Closed:
+        def __init__(self, entry: os.DirEntry) -> None:
+            self.name, self.path = entry.name, entry.path
+
+        def is_dir(self) -> bool:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        is_file = is_dir
+
+    def listed(folder, must):
+        found = entries(folder, must)
+        return [Closed(e) if e.path == str(image_folder / place) else e for e in found]
+
+    monkeypatch.setattr(tree, "_entries", listed)
+    if place == "aside":
+        assert load_images(image_folder).fingerprint == before.fingerprint
+    else:
+        said = f"{image_folder / place} cannot be read (Permission denied): mend its permissions"
+        assert said in refused_data(image_folder)
+
+
 def test_one_class_is_none(image_folder):
     for part in ("train", "test"):
         shutil.rmtree(image_folder / part / "dog")
