@@ -21,6 +21,7 @@ Memory, evaluation, together and run are measured once.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ LEAST = {"workers": 0, "rounds": 1, "width": 1, "bs": 1}
 
 def main(argv: list[str] | None = None) -> None:
     """Measure what the flags name and print it."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
     with command_line(__file__):
         bench(parse(argv))
 

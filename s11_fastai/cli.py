@@ -12,9 +12,10 @@ import math
 import os
 import re
 import shlex
+import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -182,14 +183,18 @@ def command_of(settings: Settings, out: Path | str | None = None) -> str:
     """
     defaults = Settings().as_dict()
     given = {name: v for name, v in settings.as_dict().items() if v != defaults[name]}
-    return shlex.join(
-        ["python", "experiments/run.py", *words_of(given | ({"out": out} if out else {}))]
-    )
+    words = words_of(given | ({"out": out} if out else {}))
+    return _typed(["python", "experiments/run.py", *words])
 
 
 def command_to_resume(folder: Path | str, script: str = "experiments/run.py") -> str:
     """The command that goes on with the run in a folder."""
-    return shlex.join(["python", script, "--out", str(folder), "--resume"])
+    return _typed(["python", script, "--out", str(folder), "--resume"])
+
+
+def _typed(words: Sequence[str]) -> str:
+    """Words as they are typed at a prompt: Windows' own takes no quotes of a Unix shell."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
@@ -199,8 +204,9 @@ def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
     """
     given = vars(_parser().parse_args(argv))
     options = Options(*(given.pop(name) for name in Options._fields))
-    for short in (RECIPES.get(given.pop("recipe", "")), given.pop("demo", False) and DEMO):
-        given = (short or {}) | given
+    recipe = RECIPES.get(given.pop("recipe", ""), {})
+    demo = DEMO if given.pop("demo", False) else {}
+    given = {**demo, **recipe, **given}  # what is typed counts most
     if given.get("data") not in (None, "", "digits"):
         given["data"] = os.path.abspath(os.path.expanduser(given["data"]))
     if options.resume and options.out is None:
@@ -246,7 +252,8 @@ def _parser() -> Parser:
         type=float,
         default=CHECKPOINT_MINUTES,
         metavar="M",
-        help="the longest time of training between two checkpoints (default 2)",
+        help="the longest time of training between two checkpoints "
+        f"(default {CHECKPOINT_MINUTES:g})",
     )
     return parser
 

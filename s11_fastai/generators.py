@@ -1,7 +1,7 @@
 """The state of random generators, as tensors and plain values, and back."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -46,6 +46,23 @@ def tupled(state: list) -> tuple:
     """The same as Python's generators take it."""
     version, keys, gauss = state
     return version, tuple(keys.tolist()), gauss
+
+
+def loader_generator_state(loaders: Sequence[Any]) -> dict[str, Any]:
+    """The state of the generators that fastai's and PyTorch's loaders have of their own."""
+    return {
+        "rngs": [listed(loader.rng.getstate()) for loader in loaders if hasattr(loader, "rng")],
+        "generators": [each.get_state() for each in generators_of(loaders)],
+    }
+
+
+def load_loader_generator_state(loaders: Sequence[Any], state: Mapping[str, Any]) -> None:
+    """Put back what `loader_generator_state` gave of as many loaders."""
+    rngs = [loader.rng for loader in loaders if hasattr(loader, "rng")]
+    for rng, kept in zip(rngs, state["rngs"], strict=True):
+        rng.setstate(tupled(kept))
+    for generator, kept in zip(generators_of(loaders), state["generators"], strict=True):
+        generator.set_state(kept)
 
 
 def generators_of(loaders: Iterable[Any]) -> list[torch.Generator]:

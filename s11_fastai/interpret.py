@@ -92,9 +92,10 @@ def confusion(predictions: Predictions) -> np.ndarray:
 
 
 def precision_and_recall(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Of each class, (C,): how many that were called so are; how many that are were called so.
+    """Precision and recall of each class, fractions, float (C,).
 
-    NaN where no image was called so, or is.
+    Of those predicted as the class, how many are of it; of those of the class, how many are
+    predicted as it. NaN where there are none.
     """
     precision, recall, _, _ = precision_recall_fscore_support(
         predictions.labels,

@@ -15,7 +15,12 @@ from fastcore.foundation import L
 from torch import Tensor
 
 from s11_fastai.errors import S11Error
-from s11_fastai.generators import generator_state, generators_of, load_generator_state
+from s11_fastai.generators import (
+    generator_state,
+    load_generator_state,
+    load_loader_generator_state,
+    loader_generator_state,
+)
 
 RANGE_TEST_STEPS = 100
 PEAK_ABOVE_HALF = 8  # LRMAX, in times the lr at which the loss has made half of its fall
@@ -121,9 +126,7 @@ def _untouched(learn: Learner) -> Iterator[None]:
     optimiser = learn.opt and copy.deepcopy(learn.opt.state_dict())
     kept = [(thing, dict(vars(thing))) for thing in (learn, learn.recorder, *loaders)]
     cbs = list(learn.cbs)
-    loader_rngs = [(dl.rng, dl.rng.getstate()) for dl in loaders if hasattr(dl, "rng")]
-    generators = [(each, each.get_state()) for each in generators_of(loaders)]
-    of_all = generator_state()
+    of_loaders, of_all = loader_generator_state(loaders), generator_state()
     try:
         yield
     finally:
@@ -140,15 +143,14 @@ def _untouched(learn: Learner) -> Iterator[None]:
             parameter.grad = gradient
         if optimiser:
             learn.opt.load_state_dict(optimiser)
-        for rng, state in loader_rngs:
-            rng.setstate(state)
-        for generator, before in generators:
-            generator.set_state(before)
+        load_loader_generator_state(loaders, of_loaders)
         load_generator_state(of_all)
 
 
 def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
     """LRMIN and LRMAX from the curve of a range test: lrs that grow, `smoothed` losses in nats.
+
+    There may be fewer losses than lrs: from there on the loss was not finite.
 
     LRMAX is eight times the lr at which the loss has made half of its fall (`half_of_the_fall`),
     and LRMIN a hundredth of LRMAX. Where the loss rises again says little: with scaled logits it

@@ -23,7 +23,11 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from s11_fastai.errors import S11Error, is_lack_of_memory
-from s11_fastai.generators import generator_state, generators_of, listed, tupled
+from s11_fastai.generators import (
+    generator_state,
+    load_loader_generator_state,
+    loader_generator_state,
+)
 from s11_fastai.streams import printable
 
 # What the state of something else can raise where it is put back.
@@ -74,7 +78,7 @@ def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def belonging() -> Iterator[None]:
-    """Where a state does not fit, whatever goes wrong says so."""
+    """Turn what is raised while a state is put back into an S11Error, but for a lack of memory."""
     try:
         yield
     except _MISFITS as error:
@@ -259,12 +263,7 @@ def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
         place = {"epoch": loader.state_dict()["epoch"] - bool(batch), "first_batch": batch}
     if begins_at_batch(loader):
         return place
-    rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
-    return {
-        **place,
-        "rngs": [listed(rng.getstate()) for rng in rngs],
-        "generators": [each.get_state() for each in generators_of(learn.dls.loaders)],
-    }
+    return place | loader_generator_state(learn.dls.loaders)
 
 
 def begins_at_batch(loader: Any) -> bool:
@@ -275,13 +274,8 @@ def begins_at_batch(loader: Any) -> bool:
 def _load_loader(learn: Learner, state: Mapping[str, Any]) -> None:
     if "epoch" in state:
         learn.dls.train.set_epoch(_count(state["epoch"]), _count(state["first_batch"]))
-    if "rngs" not in state:
-        return
-    rngs = [each.rng for each in learn.dls.loaders if hasattr(each, "rng")]
-    for rng, kept in zip(rngs, state["rngs"], strict=True):
-        rng.setstate(tupled(kept))
-    for generator, kept in zip(generators_of(learn.dls.loaders), state["generators"], strict=True):
-        generator.set_state(kept)
+    if "rngs" in state:
+        load_loader_generator_state(learn.dls.loaders, state)
 
 
 def _with_state(learn: Learner) -> dict[str, Callback]:

@@ -189,7 +189,7 @@ class ResidentDL(TfmdDL):
         order = epoch_order(len(idxs), self.seed, self._now, self._key)
         return np.asarray(idxs)[order].tolist()
 
-    # And this in each worker, with the places in the dataset of all batches that it makes.
+    # And this in each worker: `samps` are places in the dataset, of all batches that it makes.
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
         # Others than indices are left to fastai, one by one.

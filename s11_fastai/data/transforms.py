@@ -394,7 +394,7 @@ class NormalizeBytes(Normalize):
         self._seen = now
 
     def __getstate__(self) -> dict:
-        """For a pickle: the statistics alone."""
+        """For a pickle: all but the enlarged copies, which are made again."""
         return vars(self) | {"_enlarged": None}
 
     @property

@@ -90,19 +90,18 @@ class Classifier:
 
 def round_to_float16(classifier: Classifier) -> None:
     """Make its weights what float16 can hold, which is half the size of a file."""
-    weights = classifier.model.state_dict()
-    classifier.model.load_state_dict({name: _halved(tensor) for name, tensor in weights.items()})
+    classifier.model.load_state_dict(_as_float16(classifier))
 
 
 def write_weights(path: Path, classifier: Classifier, claim: Mapping[str, Any]) -> None:
     """Write a network as float16, with what it reaches so. Raises OSError."""
+    write_tensors(path, _as_float16(classifier), classifier.about() | {"claim": dict(claim)})
+
+
+def _as_float16(classifier: Classifier) -> dict[str, Tensor]:
+    """Its weights, what counts left as it is."""
     weights = classifier.model.state_dict()
-    halved = {name: _halved(tensor) for name, tensor in weights.items()}
-    write_tensors(path, halved, classifier.about() | {"claim": dict(claim)})
-
-
-def _halved(tensor: Tensor) -> Tensor:
-    return tensor.half() if tensor.is_floating_point() else tensor
+    return {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
 
 
 def read_weights(path: Path, device: torch.device) -> Classifier:
@@ -146,7 +145,8 @@ def _classifier(tensors: Mapping[str, Tensor], about: Any, device: torch.device)
 
 
 def network_without_room(n_classes: int, width: int, logit_scale: float = 1.0) -> S11ResNet:
-    """One that has shapes and no values, so that a stranger's width costs nothing."""
+    """An S11ResNet on torch's meta device: shapes without memory, so that a stranger's width costs
+    nothing."""
     with torch.device("meta"):
         return S11ResNet(n_classes, width, logit_scale)
 

@@ -49,7 +49,10 @@ def load_images(data: str | Path | None = None, holdout: int = 0, *, size: int =
 def load_all(
     data: str | Path | None = None, *, size: int = SIDE, needs_test: bool = True
 ) -> ImageSet:
-    """The same before any image is held out; without `needs_test` the test part may be empty."""
+    """The images at `data` as `load_images` reads them, none held out.
+
+    Without `needs_test` the test part may be empty.
+    """
     if not isinstance(size, Integral) or size < _LEAST_SIDE:
         raise S11Error(f"`size` must be a whole number of pixels from {_LEAST_SIDE}, not {size!r}")
     side = int(size)

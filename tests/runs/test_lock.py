@@ -1,7 +1,6 @@
 """A run gets a folder of its own, or a line that says why not."""
 
 import errno
-import fcntl
 import multiprocessing
 import os
 import sys
@@ -15,6 +14,8 @@ from processes import in_processes
 from s11_fastai.errors import S11Error
 from s11_fastai.runs import lock
 from s11_fastai.runs.lock import claim, locked, opened
+
+fcntl = pytest.importorskip("fcntl")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the processes are forked")

@@ -1,12 +1,9 @@
-import fcntl
 import os
-import pty
 import re
 import shutil
 import struct
 import subprocess
 import sys
-import termios
 import threading
 
 import compare
@@ -18,6 +15,10 @@ from helpers import BOUNDS, ROOT, SMALL, help_without_heavy_imports
 
 from s11_fastai import load_run
 from s11_fastai.cli import run_flags
+
+fcntl = pytest.importorskip("fcntl")
+pty = pytest.importorskip("pty")
+termios = pytest.importorskip("termios")
 
 
 def test_a_pipe_gets_aligned_lines_one_an_epoch(pets, tmp_path, capsys):
