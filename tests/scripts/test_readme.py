@@ -204,13 +204,17 @@ def test_readmes_other_figures_are_those_of_their_files():
     )
     candidate = variants["candidate"]
     for name, found in (
-        ("label smoothing 0", r"at width 16 none is (.*) points better, three seeds"),
+        ("label smoothing 0", r"none is (\S*) points better after 10 epochs at width 16, .* three"),
         ("ends at peak / 10", r"LRMAX / 10 ends (.*) points lower, width 16, two seeds"),
     ):
         (figure,) = re.findall(found, README)
         against = differences(variants[name], candidate)
         assert f"{abs(fmean(against)):.2f}" == figure
         assert len(against) == (3 if "three" in found else 2)
+    wider = {v.name: v for v in read_variants(ROOT / "results/study/recipe-width-32.csv")}
+    (worse,) = re.findall(r"and (\S*) worse after 24 at half of the width, three seeds", README)
+    against = differences(wider["label smoothing 0"], wider["candidate"])
+    assert (f"{-fmean(against):.2f}", len(against)) == (worse, 3)
     found_peak, *grid = read_variants(ROOT / "results/study/peaks.csv")[::-1]
     assert found_peak.finds_its_peak
     assert len(grid) == 6
