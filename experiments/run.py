@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
                 folder, settings, learn, images, processes, signals, options.checkpoint_minutes
             )
             with s11.RunReport(run) as report, learn.no_bar(), learn.no_logging():
-                bounds = run.bounds_from(
+                bounds = run.find_bounds(
                     lambda: s11.find_lr_bounds(learn, settings.lr_min, settings.lr_max)
                 )
                 learn.fit_one_cycle(

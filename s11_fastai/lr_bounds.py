@@ -168,7 +168,7 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
             f"the range test gives no bounds: after {len(curve)} steps {why}, and {_FEWEST_STEPS} "
             "are needed; look at the data, or give `lr_min` and `lr_max`"
         )
-    flat, lowest, start = _flat(curve), int(curve.argmin()), _start(curve)
+    flat, lowest, start = _n_flat_steps(curve), int(curve.argmin()), _start(curve)
     if lowest < flat or start - curve[lowest] < _SMALLEST_FALL * abs(start):
         raise S11Error(
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
@@ -220,9 +220,9 @@ def smoothed(losses: Sequence[float] | Sequence[Tensor]) -> tuple[float, ...]:
 
 def _start(curve: np.ndarray) -> float:
     """The loss before the lr is large enough to change anything."""
-    return float(np.median(curve[: _flat(curve)]))
+    return float(np.median(curve[: _n_flat_steps(curve)]))
 
 
-def _flat(curve: np.ndarray) -> int:
+def _n_flat_steps(curve: np.ndarray) -> int:
     """How many steps at the beginning of a test are taken to change nothing yet."""
     return max(len(curve) // 10, 1)

@@ -21,7 +21,7 @@ from fastai.learner import Learner
 import s11_fastai as s11
 from benchmark.timing import wait_for
 from s11_fastai.runs.load import learner_of
-from s11_fastai.runs.run import Run
+from s11_fastai.runs.run import MainRun
 from s11_fastai.runs.settings import Settings
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import ImageSet
@@ -51,7 +51,7 @@ def settings_of(
 
 
 @contextmanager
-def begun_run(images: ImageSet, settings: Settings) -> Iterator[Run]:
+def begun_run(images: ImageSet, settings: Settings) -> Iterator[MainRun]:
     """A run that has begun as run.py begins it, in a temporary folder and without a word.
 
     It writes no checkpoint but those of its beginning and of an epoch's end: while other sides
@@ -67,15 +67,15 @@ def begun_run(images: ImageSet, settings: Settings) -> Iterator[Run]:
         s11.set_seed(settings.seed)
         learn = learner_of(settings, images, processes.device)
         run = s11.start_run(folder, settings, learn, images, processes, signals, math.inf)
-        assert isinstance(run, Run)
+        assert isinstance(run, MainRun)
         yield run
 
 
-def fit(run: Run) -> None:
+def fit(run: MainRun) -> None:
     """The training of a run, with all that run.py does beside it."""
     learn, settings = run.learn, run.settings
     with s11.RunReport(run) as report, learn.no_bar(), learn.no_logging():
-        bounds = run.bounds_from(
+        bounds = run.find_bounds(
             lambda: s11.find_lr_bounds(learn, settings.lr_min, settings.lr_max)
         )
         learn.fit_one_cycle(

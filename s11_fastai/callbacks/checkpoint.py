@@ -16,8 +16,8 @@ from fastai.torch_core import get_model
 
 from s11_fastai.callbacks.fit_state import (
     begins_at_batch,
-    belonging,
     load_state_dict,
+    refusing_misfits,
     state_dict,
 )
 from s11_fastai.errors import DivergedError
@@ -104,7 +104,7 @@ class Resume(Callback):
 
     def _restore_generators(self) -> None:
         if self.state is not None:
-            with belonging():
+            with refusing_misfits():
                 load_generator_state(self.state["generators"])
             self.drawn = True
 
@@ -112,7 +112,7 @@ class Resume(Callback):
         assert self.state is not None
         if not (self.drawn and self.training):
             self._restore_generators()
-        with belonging():
+        with refusing_misfits():
             self.learn.pct_train = float(self.state["pct_train"])
         self.state = None
 

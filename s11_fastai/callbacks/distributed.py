@@ -97,7 +97,7 @@ class Launched(Processes):
             raise S11Error('several processes need accelerate: pip install -e ".[distributed]"')
 
     @cached_property
-    def _engine(self) -> Accelerator:
+    def _accelerator(self) -> Accelerator:
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs
 
@@ -109,8 +109,8 @@ class Launched(Processes):
 
     def any(self, flag: bool) -> bool:
         if flag:
-            self._engine.set_trigger()
-        return self._engine.check_trigger()
+            self._accelerator.set_trigger()
+        return self._accelerator.check_trigger()
 
     def from_main(self, make: Callable[[], Value]) -> Value:
         told = self._broadcast([make()] if self.is_main else None)
@@ -127,26 +127,26 @@ class Launched(Processes):
     def _broadcast(self, value: list | None) -> list | None:
         from accelerate.utils import broadcast_object_list
 
-        _ = self._engine
+        _ = self._accelerator
         return broadcast_object_list([value])[0]
 
     def wrap(self, model: nn.Module) -> nn.Module:
         self.waiting = False
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return self._engine.prepare_model(model)
+        return self._accelerator.prepare_model(model)
 
     def gather(self, shard: Tensor, sizes: Sequence[int]) -> Tensor:
         most = max(sizes)
         padding = [0, 0] * (shard.ndim - 1) + [0, most - len(shard)]
-        shards = self._engine.gather(F.pad(shard, padding)).split(most)
+        shards = self._accelerator.gather(F.pad(shard, padding)).split(most)
         return torch.cat([each[:size] for each, size in zip(shards, sizes, strict=True)])
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._engine.free_memory()  # the wrapped network must go before the group does
-            self._engine.end_training()
+            self._accelerator.free_memory()  # the wrapped network must go before the group does
+            self._accelerator.end_training()
 
     def __exit__(self, *_: object) -> None:
         if self.is_main and self.waiting:

@@ -72,12 +72,12 @@ def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
     `Resume` puts them back later. Raises S11Error for the state of another fit or network, and
     for what is none.
     """
-    with belonging():
+    with refusing_misfits():
         _load(learn, state)
 
 
 @contextmanager
-def belonging() -> Iterator[None]:
+def refusing_misfits() -> Iterator[None]:
     """Turn what is raised while a state is put back into an S11Error, but for a lack of memory."""
     try:
         yield
@@ -198,20 +198,20 @@ def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
     if not groups:  # one of fastai's own, which takes tensors wherever they are
         places = [p for p, *_ in learn.opt.all_params()]
         moved = [
-            {key: _as_lies(value, place, place.device) for key, value in own.items()}
+            {key: _in_layout_of(value, place, place.device) for key, value in own.items()}
             for place, own in zip(places, state["state"], strict=True)
         ]
         more = {}
         if state.get("slow_weights"):  # of Lookahead
             more["slow_weights"] = [
-                [_as_lies(value, p, p.device) for value, p in zip(own, group, strict=True)]
+                [_in_layout_of(value, p, p.device) for value, p in zip(own, group, strict=True)]
                 for own, group in zip(state["slow_weights"], learn.opt.param_lists, strict=True)
             ]
         learn.opt.load_state_dict({**state, "state": moved, **more})
         return
     parameters = [p for group in groups for p in group["params"]]
     values = {
-        index: {key: _as_lies(value, parameters[index]) for key, value in own.items()}
+        index: {key: _in_layout_of(value, parameters[index]) for key, value in own.items()}
         for index, own in state["state"].items()
     }
     kept = [
@@ -241,10 +241,10 @@ def _load_accumulated(learn: Learner, state: Mapping[str, Any] | None) -> None:
     waiting.count = _count(state["count"])
     parameters = dict(get_model(learn.model).named_parameters())
     for name, gradient in state["gradients"].items():
-        parameters[name].grad = _as_lies(gradient, parameters[name])
+        parameters[name].grad = _in_layout_of(gradient, parameters[name])
 
 
-def _as_lies(value: Any, parameter: Tensor, device: torch.device | None = None) -> Any:
+def _in_layout_of(value: Any, parameter: Tensor, device: torch.device | None = None) -> Any:
     """The value in the parameter's own order of memory, where it has the parameter's shape.
 
     Another one is moved to `device`, where that is given.

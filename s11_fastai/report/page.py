@@ -26,7 +26,7 @@ from s11_fastai.report.facts import State
 from s11_fastai.report.network import Layer, layers
 from s11_fastai.report.templating import template
 from s11_fastai.runs.records import Records
-from s11_fastai.runs.run import Follower, Run
+from s11_fastai.runs.run import MainRun, Run
 from s11_fastai.storage import Folder
 from s11_fastai.streams import one_line, printable
 
@@ -79,8 +79,8 @@ class RunReport:
     other than the main one there is nothing to show.
     """
 
-    def __init__(self, run: Follower) -> None:
-        self.run = run if isinstance(run, Run) else None
+    def __init__(self, run: Run) -> None:
+        self.run = run if isinstance(run, MainRun) else None
 
     def __enter__(self) -> RunReport:
         return self

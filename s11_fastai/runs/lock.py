@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.runs.checkpoints import Checkpoints
-from s11_fastai.runs.records import check_holds_run, holds_run, read_results
+from s11_fastai.runs.records import check_holds_run, holds_run, results_or_none
 from s11_fastai.runs.settings import read_config
 from s11_fastai.runs.whole import read_all
 from s11_fastai.storage import Folder, is_unfinished, sweep
@@ -78,7 +78,7 @@ def claim(
     if not is_main:
         yield RunFolder(path)
         return
-    results = read_results(path) if resume else None
+    results = results_or_none(path) if resume else None
     flaw = _flaw_of(path) if results else ""
     if results and not flaw:
         yield RunFolder(path, _last_word(path, results))

@@ -114,24 +114,24 @@ def read_records(path: Path) -> Records:
 # A run that goes on from its checkpoint writes its records again: damaged ones count as none there.
 
 
-def read_results(path: Path) -> dict | None:
+def results_or_none(path: Path) -> dict | None:
     """The results of the run in a folder; None where it has not come to its end or is damaged."""
     with suppress(OSError, S11Error):
         return _results(path)
     return None
 
 
-def read_bounds(path: Path) -> LRBounds | None:
+def bounds_or_none(path: Path) -> LRBounds | None:
     """The bounds of the run in a folder; None where they are not there yet or are damaged."""
     with suppress(OSError, S11Error):
         return _bounds(path)
     return None
 
 
-def readable(path: Path) -> dict:
-    """The values of `env.json`; none where it is missing or damaged."""
+def env_or_empty(path: Path) -> dict:
+    """The environment of the run in a folder; nothing of it where it is missing or damaged."""
     with suppress(OSError, S11Error):
-        return read_json(path, ENV, required=False) or {}
+        return read_json(path / "env.json", ENV, required=False) or {}
     return {}
 
 
@@ -143,12 +143,12 @@ def _bounds(path: Path) -> LRBounds | None:
     file = path / "lr_bounds.json"
     found = read_json(file, BOUNDS)
     try:
-        return None if found is None else bounds_from(found)
+        return None if found is None else parse_bounds(found)
     except ValueError as error:
         raise damaged(file, str(error)) from error
 
 
-def bounds_from(values: object) -> LRBounds:
+def parse_bounds(values: object) -> LRBounds:
     """The bounds that such values describe; raises ValueError where they describe none."""
     check_fields(values, BOUNDS)
     fields = cast(dict, values)
@@ -168,7 +168,7 @@ def check_state(state: Mapping[str, Any]) -> None:
     check_kinds(state, CHECKPOINT)
     check_kinds(state["learner"], FIT)
     check_fields(state["env"], ENV, required=False)
-    bounds_from(state["bounds"])
+    parse_bounds(state["bounds"])
 
 
 def _whole_epochs(

@@ -24,7 +24,14 @@ from s11_fastai.learner import S11Learner, n_parameters
 from s11_fastai.lr_bounds import RANGE_TEST_STEPS, LRBounds
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.lock import RunFolder
-from s11_fastai.runs.records import Records, bounds_from, check_state, read_bounds, readable, to_csv
+from s11_fastai.runs.records import (
+    Records,
+    bounds_or_none,
+    check_state,
+    env_or_empty,
+    parse_bounds,
+    to_csv,
+)
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.runs.weights import Classifier
 from s11_fastai.runs.whole import read_all
@@ -41,7 +48,7 @@ def start_run(
     processes: Processes,
     signals: StopSignals,
     checkpoint_minutes: float,
-) -> Follower:
+) -> Run:
     """Begin the run in its folder, or go on from its newest checkpoint, and say so.
 
     `learn` is the Learner that the settings describe, with fresh weights. Processes other than
@@ -53,7 +60,7 @@ def start_run(
     if not processes.is_main:
         theirs: Any = processes.from_main(lambda: None)
         check_same(theirs, (settings, mark, learn.precision))
-        return Follower(settings, learn, processes, signals)
+        return Run(settings, learn, processes, signals)
     check_shards(len(images.train.labels), settings.bs, processes.world_size)
     env = environment(processes.device, learn.precision, processes.world_size) | images.facts()
     steps = settings.epochs * len(learn.dls.train)
@@ -61,7 +68,7 @@ def start_run(
         f"{learn.describe()}, {steps:,} steps of {settings.bs} images in {learn.precision} on "
         f"{env['device_name']}"
     )
-    run = Run(folder, settings, learn, images, env, processes, signals, checkpoint_minutes)
+    run = MainRun(folder, settings, learn, images, env, processes, signals, checkpoint_minutes)
     for line in run.begin_or_resume():
         say(line)
     processes.from_main(lambda: (settings, mark, learn.precision))
@@ -83,8 +90,8 @@ def check_same(run: tuple[Settings, str, str], own: tuple[Settings, str, str]) -
         )
 
 
-class Follower:
-    """A run as every process but the main one sees it: training, and nothing else."""
+class Run:
+    """A run as every process sees it: training, and nothing else."""
 
     def __init__(
         self, settings: Settings, learn: S11Learner, processes: Processes, signals: StopSignals
@@ -93,12 +100,12 @@ class Follower:
         self.processes, self.signals = processes, signals
         self.state: dict[str, Any] | None = None
 
-    def bounds_from(self, find: Callable[[], LRBounds]) -> LRBounds:
+    def find_bounds(self, find: Callable[[], LRBounds]) -> LRBounds:
         """The bounds of the run: those that it has, or what `find` gives in the main process.
 
         From then on a signal stops all processes at the same batch.
         """
-        bounds, self.state = self.processes.from_main(lambda: self._bounds(find))
+        bounds, self.state = self.processes.from_main(lambda: self._in_main(find))
         return bounds
 
     def callbacks(self) -> list[Callback]:
@@ -112,12 +119,13 @@ class Follower:
         self.processes.close()
         self.signals.raise_if_asked()
 
-    def _bounds(self, find: Callable[[], LRBounds]) -> tuple[LRBounds, dict[str, Any] | None]:
+    def _in_main(self, find: Callable[[], LRBounds]) -> tuple[LRBounds, dict[str, Any] | None]:
+        """The bounds, and the state that the fit goes on from; called in the main process alone."""
         raise AssertionError("the main process has the bounds")
 
 
-class Run(Follower):
-    """A run in its folder, in the main process."""
+class MainRun(Run):
+    """A run in the main process, which has its folder."""
 
     def __init__(
         self,
@@ -150,14 +158,14 @@ class Run(Follower):
         wrong = read_config(path).differences(self.settings)
         state = self.checkpoints.newest()
         if state is None:
-            self._refuse(wrong + self._other_images(readable(path / "env.json")))
+            self._refuse(wrong + self._other_images(env_or_empty(path)))
             if (path / "history.csv").exists():
                 raise S11Error(
                     f"{path} has lost its checkpoints, and results.json, which ends a run: bring "
                     "one back from a copy, or choose another folder"
                 )
             self._write_config()
-            self.bounds = read_bounds(path)
+            self.bounds = bounds_or_none(path)
             return []
         try:
             before = self._go_on(state, wrong)
@@ -190,7 +198,7 @@ class Run(Follower):
         """The training steps behind the run where it goes on."""
         return self.state["train_iter"] if self.state else 0
 
-    def _bounds(self, find: Callable[[], LRBounds]) -> tuple[LRBounds, dict[str, Any] | None]:
+    def _in_main(self, find: Callable[[], LRBounds]) -> tuple[LRBounds, dict[str, Any] | None]:
         given = self.settings.lr_min and self.settings.lr_max
         steps, evaluations = (self.settings.epochs * len(dl) for dl in self.learn.dls.loaders)
         left = 1 - self.steps_done / steps
@@ -322,7 +330,7 @@ class Run(Follower):
         place = state["learner"]["epoch"], state["learner"]["batch"]
         if place != (len(rows["history"]), len(rows["epoch"]["batches"])):
             raise ValueError("its rows are not those of its place")
-        self.bounds = bounds_from(state["bounds"])
+        self.bounds = parse_bounds(state["bounds"])
         if self.record.history:
             check_network(self.learn.model, {"model": self.best_weights})
         self.folder.remove("results.json")  # which says that all else is there

@@ -117,13 +117,13 @@ def folder_tree(
             name = "/".join(inner := (*parts, entry.name))
             if is_foreign(entry.name) or not (parts or only is None or entry.name in only):
                 continue
-            must = needed is None or entry.name.lower() in needed
-            if _is(entry.is_dir, entry, must):
+            entry_must = needed is None or entry.name.lower() in needed
+            if _is(entry.is_dir, entry, entry_must):
                 folders.add(name)
                 if len(inner) < floors:
                     enter(Path(entry.path), inner, (*above, place))
             # No pipe; but a link to nothing, which is to be named.
-            elif _is(entry.is_file, entry, must) or not os.path.exists(entry.path):
+            elif _is(entry.is_file, entry, entry_must) or not os.path.exists(entry.path):
                 files[name] = Path(entry.path)
 
     enter(top, (), ())

@@ -16,7 +16,7 @@ from s11_fastai.errors import S11Error
 from s11_fastai.report.page import write_page
 from s11_fastai.report.pictures import draw_records
 from s11_fastai.runs import schema
-from s11_fastai.runs.records import read_bounds, read_records, read_results, readable
+from s11_fastai.runs.records import bounds_or_none, env_or_empty, read_records, results_or_none
 from s11_fastai.runs.settings import Settings
 from s11_fastai.storage import Folder
 from s11_fastai.streams import printable
@@ -156,7 +156,7 @@ def test_the_losses_of_an_epoch_that_diverged_are_no_damage(run):
 def test_what_a_resumed_run_writes_again_may_be_damaged(run):
     for name in ("results.json", "lr_bounds.json", "env.json"):
         (run / name).write_text("[" * 5_000)
-    assert (read_results(run), read_bounds(run), readable(run / "env.json")) == (None, None, {})
+    assert (results_or_none(run), bounds_or_none(run), env_or_empty(run)) == (None, None, {})
 
 
 @pytest.mark.parametrize("file", ["config.json", "env.json", "steps.csv"])

@@ -65,7 +65,7 @@ SIGNALS = {signal.SIGKILL: 3, signal.SIGTERM: 1, signal.SIGINT: 1}
 MOMENTS = {
     "decoding": (folder, "decode_all"),
     "cache": (cache, "write_cache"),
-    "beginning": (runs.Run, "begin_or_resume"),
+    "beginning": (runs.MainRun, "begin_or_resume"),
     "bounds": (lr_bounds, "bounds_of"),
     "step": (S11Learner, "one_batch"),
     "evaluation": (metrics.Accuracy, "accumulate"),
@@ -74,7 +74,7 @@ MOMENTS = {
     "weights": (lock.RunFolder, "write_tensors"),
     "picture": (figures, "write_figure"),
     "page": (report, "write_page"),
-    "finish": (runs.Run, "finish"),
+    "finish": (runs.MainRun, "finish"),
     "resuming": (checkpoint, "load_state_dict"),
     "file": (os, "replace"),
     "any": (run, "main"),

@@ -35,7 +35,13 @@ from s11_fastai.report.comparison import write_comparison
 from s11_fastai.report.groups import group_by_settings
 from s11_fastai.runs import load
 from s11_fastai.runs.checkpoints import FORMAT, Checkpoints
-from s11_fastai.runs.records import Records, read_bounds, read_records, read_results, readable
+from s11_fastai.runs.records import (
+    Records,
+    bounds_or_none,
+    env_or_empty,
+    read_records,
+    results_or_none,
+)
 from s11_fastai.storage import Folder, pack, read_tensors, unpack, write_tensors
 
 RUN = Path(__file__).parents[1] / "runs/run-0.1"
@@ -303,7 +309,7 @@ def fuzz_fields(
 def look(run: Path, whole: Records, state: page.State, is_opened: bool) -> str:
     """How everything that reads the run ends: whether it is refused, shown, or opened as well."""
     # What goes on from a checkpoint makes them again, so these are never an error.
-    read_results(run), read_bounds(run), readable(run / "env.json")
+    results_or_none(run), bounds_or_none(run), env_or_empty(run)
     try:
         records = read_records(run)
         show(records, whole, state)

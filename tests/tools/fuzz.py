@@ -35,7 +35,7 @@ from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import S11Error
 from s11_fastai.report.page import write_page
 from s11_fastai.runs.checkpoints import Checkpoints
-from s11_fastai.runs.records import read_records, read_results
+from s11_fastai.runs.records import read_records, results_or_none
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.sources import ImageSet, cache, cifar_batches, fingerprint
 from s11_fastai.sources.imageset import SIDE
@@ -265,7 +265,7 @@ def a_config(file: Path) -> str:
 
 
 def results(file: Path) -> str:
-    found = read_results(file.parent)
+    found = results_or_none(file.parent)
     assert not found or summary(found)
     return "results" if found else "not finished"
 
