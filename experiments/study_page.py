@@ -129,13 +129,13 @@ def described(table: Path) -> tuple[str, list[str]]:
 def section(path: Path, words: str, variants: Sequence[Variant], picture: Path | None) -> str:
     """A table, with what all its runs share in a line above it."""
     first, *others = variants
-    shared = shared_flags(variants)
+    shared, epochs = shared_flags(variants), either(variants, "epochs")
     flags = f"; `{' '.join(f'{k} {v}' for k, v in shared.items())}`" if shared else ""
     lines = [
         f"## {title(path)}\n",
         f"{words}\n" if words else "",
         f"{either(variants, 'data')}, {either(variants, 'evaluated_on')} images, "
-        f"{either(variants, 'epochs')} epochs, {either(variants, 'precision')}{flags}. "
+        f"{epochs} epoch{'s' * (epochs != '1')}, {either(variants, 'precision')}{flags}. "
         f"Rows: [`{path.name}`]({path.name}).\n",
         "| variant | its own settings | seeds | training, % | accuracy, % "
         "| against the first, points |",

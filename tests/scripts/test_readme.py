@@ -4,7 +4,7 @@ import io
 import json
 import re
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import bench
 import compare
@@ -218,6 +218,13 @@ def test_readmes_other_figures_are_those_of_their_files():
     found_peak, *grid = read_variants(ROOT / "results/study/peaks.csv")[::-1]
     assert found_peak.finds_its_peak
     assert len(grid) == 6
+    found = {v.name: v for v in read_variants(ROOT / "results/study/bounds.csv")}
+    spreads = re.search(
+        r"over five seeds it spreads by (\d+%), at half of the width by (\d+%)", README
+    )
+    for name, spread in zip(("width 16", "width 32"), spreads.groups(), strict=True):
+        peaks = list(found[name].peaks.values())
+        assert (len(peaks), f"{stdev(peaks) / fmean(peaks):.0%}") == (5, spread)
     (above,) = re.findall(r"ends (.*) points above the best of six peaks, one seed", README)
     best = max(variant.accuracies["0"] for variant in grid)
     assert f"{found_peak.accuracies['0'] - best:.2f}" == above
