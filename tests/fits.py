@@ -21,17 +21,17 @@ from s11_fastai import SaveCheckpoints, get_dls
 
 
 class StopAfter(Callback):
-    """Ends the fit after some training batches, as a signal would."""
+    """Ends the fit after some training batches, as a signal would, or as a Ctrl-C with `how`."""
 
     order = SaveCheckpoints.order + 1
 
-    def __init__(self, batches: int) -> None:
-        self.batches = batches
+    def __init__(self, batches: int, how: type[BaseException] = CancelFitException) -> None:
+        self.batches, self.how = batches, how
 
     def after_batch(self) -> None:
         if self.training and self.train_iter == self.batches:
             self.learn.save_checkpoints.checkpoint()
-            raise CancelFitException
+            raise self.how
 
 
 def stock_loaders() -> DataLoaders:

@@ -105,7 +105,8 @@ class Run:
 
         From then on a signal stops all processes at the same batch.
         """
-        bounds, self.state = self.processes.from_main(lambda: self._in_main(find))
+        told: Any = self.processes.from_main(lambda: None)
+        bounds, self.state = told
         return bounds
 
     def callbacks(self) -> list[Callback]:
@@ -118,10 +119,6 @@ class Run:
         """End training; where a signal ended it before its end, raise Stopped."""
         self.processes.close()
         self.signals.raise_if_asked()
-
-    def _in_main(self, find: Callable[[], LRBounds]) -> tuple[LRBounds, dict[str, Any] | None]:
-        """The bounds, and the state that the fit goes on from; called in the main process alone."""
-        raise AssertionError("the main process has the bounds")
 
 
 class MainRun(Run):
@@ -198,7 +195,12 @@ class MainRun(Run):
         """The training steps behind the run where it goes on."""
         return self.state["train_iter"] if self.state else 0
 
-    def _in_main(self, find: Callable[[], LRBounds]) -> tuple[LRBounds, dict[str, Any] | None]:
+    def find_bounds(self, find: Callable[[], LRBounds]) -> LRBounds:
+        """The same, told to all processes with the state that the fit goes on from."""
+        bounds, _ = self.processes.from_main(lambda: (self._bounds(find), self.state))
+        return bounds
+
+    def _bounds(self, find: Callable[[], LRBounds]) -> LRBounds:
         given = self.settings.lr_min and self.settings.lr_max
         steps, evaluations = (self.settings.epochs * len(dl) for dl in self.learn.dls.loaders)
         left = 1 - self.steps_done / steps
@@ -216,7 +218,7 @@ class MainRun(Run):
             self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         say(f"lr from {self.bounds.lr_min:.3g} up to {self.bounds.lr_max:.3g} and back")
         self.signals.be_patient()
-        return self.bounds, self.state
+        return self.bounds
 
     def callbacks(self) -> list[Callback]:
         """What the fit of the run needs: it records, saves, shows, guards and stops it."""

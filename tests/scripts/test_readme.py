@@ -16,12 +16,12 @@ import publish
 import pytest
 import study
 import torch
-from fastai.callback.core import Callback
+from fits import StopAfter
 from helpers import ROOT, read
 from PIL import Image
 from study_page import differences, read_variants
 
-from s11_fastai import Checkpoints, SaveCheckpoints
+from s11_fastai import Checkpoints
 from s11_fastai.cli import run_flags
 from s11_fastai.lr_bounds import bounds_of
 from s11_fastai.plots.style import BLUE, GREEN, ORANGE
@@ -123,15 +123,14 @@ def test_the_parts_go_on_where_they_were_interrupted(monkeypatch, tmp_path):
     small = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48 * 3, dls.c))"
     assert large in blocks("python")[2]
     code = blocks("python")[2].replace(large, small)
+    interrupted = code.replace("cbs=[", "cbs=[stop, ")
     ends = []
-    for name, batches in (("whole", None), ("again", 3)):
+    for name in ("whole", "again"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        if batches:
+        if name == "again":
             with pytest.raises(KeyboardInterrupt):
-                exec(
-                    code.replace("cbs=[", f"cbs=[Interrupt({batches}), "), {"Interrupt": Interrupt}
-                )
+                exec(interrupted, {"stop": StopAfter(3, KeyboardInterrupt)})
             assert checkpoint_at(tmp_path / name) == (0, 3)
         names: dict = {}
         exec(code, names)
@@ -143,20 +142,6 @@ def checkpoint_at(folder: Path) -> tuple[int, int]:
     state = Checkpoints(folder / "checkpoints").newest()
     assert state
     return state["epoch"], state["batch"]
-
-
-class Interrupt(Callback):
-    """Ctrl-C after some batches, with the clock of the checkpoints run out."""
-
-    order = SaveCheckpoints.order + 1
-
-    def __init__(self, batches: int) -> None:
-        self.batches = batches
-
-    def after_batch(self) -> None:
-        if self.training and self.train_iter == self.batches:
-            self.learn.save_checkpoints.checkpoint()
-            raise KeyboardInterrupt
 
 
 def test_every_figure_of_a_result_is_that_of_its_file():
