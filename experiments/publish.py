@@ -1,6 +1,7 @@
 """What of a finished run is published: its records and pictures, and its weights as float16.
 
     python experiments/publish.py runs/full results/full/seed-1
+    python experiments/publish.py runs/full results/full/seed-1 --records-only
     python experiments/publish.py runs/full results/full/seed-1 --weights seed-1.safetensors
 
 The weights are evaluated on the test images as float16 holds them, and their file claims what they
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def publish(args: argparse.Namespace) -> None:
-    """The weights, if they are asked for, then records and pictures into a new folder."""
+    """The weights, if they are asked for, then records and perhaps pictures into a new folder."""
     from s11_fastai.runs.records import read_records
     from s11_fastai.storage import Folder
 
@@ -55,8 +56,9 @@ def publish(args: argparse.Namespace) -> None:
         publish_weights(args)
     folder = Folder(args.folder)
     publish_records(folder, records)
-    publish_pictures(folder, args.run / "figures")
-    say(f"records and pictures are in {args.folder}")
+    if not args.records_only:
+        publish_pictures(folder, args.run / "figures")
+    say(f"records {'' if args.records_only else 'and pictures '}are in {args.folder}")
 
 
 def publish_records(folder: Folder, records: Records) -> None:
@@ -117,6 +119,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("run", type=path_flag, help="the folder of a finished run")
     add("folder", type=path_flag, help="a new folder, for its records and pictures")
+    add("--records-only", action="store_true", help="leave its pictures out")
     add("--weights", type=path_flag, metavar="FILE", help="a new file, for its weights")
     add("--data", help="where the images are now, if they have moved")
     add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")

@@ -87,6 +87,13 @@ def test_nothing_is_overwritten_and_half_a_run_is_not_published(published, tmp_p
     assert weights.read_bytes() == before
 
 
+def test_the_records_alone_are_published_without_a_picture(published, tmp_path):
+    run, folder, _ = published
+    publish.main([str(run), str(tmp_path / "out"), "--records-only"])
+    records = {path.name for path in folder.iterdir() if path.suffix in (".json", ".csv")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == records
+
+
 def test_a_record_that_a_run_lacks_is_left_out(published, tmp_path):
     older = shutil.copytree(published[0], tmp_path / "older")
     (older / "classes.json").unlink()

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from study_table import read_table
 
 from s11_fastai.cli import flag, run_flags
 from s11_fastai.errors import S11Error
+from s11_fastai.runs.records import read_records
 from s11_fastai.runs.settings import RECIPES
 from s11_fastai.signals import StopSignals
 
@@ -385,3 +387,25 @@ def test_the_committed_page_is_that_of_the_committed_rows(tmp_path):
     results = shutil.copytree(ROOT / "results/study", tmp_path / "study")
     page = study_page.write_page(results, ROOT / "experiments/studies")
     assert page.read_text() == (ROOT / "results/study/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "run", sorted((ROOT / "results/full").glob("*/")), ids=lambda run: run.name
+)
+def test_a_published_run_is_a_row_of_the_study(run):
+    """Its settings are those that the table gives, and what came of it is what its records say."""
+    variant, seed = (run.name, 0) if run.name == "reference" else ("default", int(run.name[5:]))
+    jobs = read_table(ROOT / "experiments/studies/final-width-64.ini")
+    (job,) = [each for each in jobs if (each.variant, each.seed) == (variant, seed)]
+    settings, _ = run_flags([*job.flags, "--seed", str(seed)])
+    records = read_records(run)
+    assert replace(settings, data=records.settings.data, precision="auto") == records.settings
+    (row,) = [
+        each
+        for each in read_rows(ROOT / "results/study/final-width-64.csv")
+        if (each["variant"], each["seed"]) == (variant, str(seed))
+    ]
+    made = {
+        name: "" if value is None else str(value) for name, value in study.row_of(job, run).items()
+    }
+    assert row == made
