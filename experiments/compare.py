@@ -3,7 +3,8 @@
     python experiments/compare.py runs/a runs/b
     python experiments/compare.py runs/* --out compare.png
 
-Runs of the same images, settings and precision are shown as one, with mean and standard deviation.
+Finished runs of the same images, settings and precision are shown as one, with mean and standard
+deviation, and so are those that are not over.
 """
 
 from __future__ import annotations
@@ -76,13 +77,13 @@ def format_table(groups: Sequence[Group]) -> str:
     accuracy, time, bounds; mean and standard deviation where it has several runs. Below it a row
     for each setting in which they differ.
     """
-    from s11_fastai.report.groups import differing_settings, epochs_of, measurements
+    from s11_fastai.report.groups import differing_settings, epochs_of, images_of, measurements
 
-    images = {g.key: g.images for g in groups}
-    one = len(set(images.values())) == 1
+    images = images_of(groups)
+    one = len(set(images)) == 1
     header = ["", "run", "epochs", "final, %", "best, %", "loss", "min", "lr"]
     rows = [[g.key, _cut(g.name, _NAME), epochs_of(g.runs), *measurements(g.runs)] for g in groups]
-    lines = [images[groups[0].key]] if one else [f"{key}  {name}" for key, name in images.items()]
+    lines = images[:1] if one else [f"{g.key}  {i}" for g, i in zip(groups, images, strict=True)]
     lines += ["", *_aligned([header, *rows], left=2)]
     settings = differing_settings(groups)
     for start in range(0, len(groups) if settings else 0, _AT_ONCE):

@@ -1,8 +1,15 @@
 """Make all pictures and the page of a run again, from its folder."""
 
+from __future__ import annotations
+
 import argparse
+from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
+
+if TYPE_CHECKING:
+    from s11_fastai.runs.records import Records
+    from s11_fastai.storage import Folder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -13,28 +20,36 @@ def main(argv: list[str] | None = None) -> None:
 
 def interpret(args: argparse.Namespace) -> None:
     """All pictures once an epoch is over, and the page in any case."""
-    from s11_fastai import load_run, say
+    from s11_fastai import say
     from s11_fastai.report.facts import state_of
     from s11_fastai.report.page import write_page
-    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records
     from s11_fastai.runs.lock import opened
     from s11_fastai.runs.records import read_records
 
     with opened(args.run) as folder:
         records = read_records(args.run)
         if records.history:
-            learn = load_run(args.run, weights=args.weights, data=args.data, device=args.device)
-            draw_images(folder, learn)
-            draw_records(folder, records)
-            unfinished = args.weights == "final" and not records.results
-            which = "checkpoint" if unfinished else args.weights
-            if which == "checkpoint":
-                epoch = -(-learn.train_iter // len(learn.dls.train))
-            else:
-                epoch = records.best.epoch if which == "best" else len(records.history)
-            draw_predictions(folder, learn, records.settings.seed, which, epoch)
+            draw(folder, records, args)
         page = write_page(folder, records, state_of(records))
-    say(f"the pictures are in {args.run / 'figures'}; the page is {page}")
+    figures = f"the pictures are in {args.run / 'figures'}"
+    say(f"{figures if records.history else 'no epoch is over yet'}; the page is {page}")
+
+
+def draw(folder: Folder, records: Records, args: argparse.Namespace) -> None:
+    """All pictures of a run, those of predictions with the weights that it has."""
+    from s11_fastai import load_run
+    from s11_fastai.report.pictures import draw_images, draw_predictions, draw_records
+    from s11_fastai.runs.whole import WEIGHTS
+
+    learn = load_run(args.run, weights=args.weights, data=args.data, device=args.device)
+    draw_images(folder, learn)
+    draw_records(folder, records)
+    which, epoch = args.weights, len(records.history)
+    if which == "best":
+        epoch = records.best.epoch
+    elif not (args.run / WEIGHTS["final"]).is_file():
+        which, epoch = "checkpoint", -(-learn.train_iter // len(learn.dls.train))
+    draw_predictions(folder, learn, records.settings.seed, which, epoch)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -182,7 +182,7 @@ def command_of(settings: Settings, out: Path | str | None = None) -> str:
     `out` is the folder that it is to be made in, by default one of its own.
     """
     defaults = Settings().as_dict()
-    given = {name: v for name, v in settings.as_dict().items() if v != defaults[name]}
+    given = {k: v for k, v in settings.as_dict().items() if v not in (None, defaults[k])}
     words = words_of(given | ({"out": out} if out else {}))
     return _typed(["python", "experiments/run.py", *words])
 

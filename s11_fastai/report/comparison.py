@@ -21,6 +21,7 @@ from s11_fastai.report.groups import (
     common_epochs,
     differing_settings,
     epochs_of,
+    images_of,
     measurements,
     names_of,
 )
@@ -78,6 +79,7 @@ def write_comparison(path: Path, groups: Sequence[Group]) -> Path:
         ticks=ticks,
         results={group.key: [epochs_of(group.runs), *measurements(group.runs)] for group in groups},
         runs=_run_rows(groups, path),
+        images=images_of(groups)[0],
         settings=_settings(groups),
         last_change=max(map(facts.last_change, runs)),
     )
@@ -245,7 +247,7 @@ def _epochs(run: Records) -> str:
 
 def _settings(groups: Sequence[Group]) -> dict[str, list[str]]:
     """What differs between the groups: the images and the settings."""
-    images = [group.images for group in groups]
+    images = images_of(groups)
     return ({"images": images} if len(set(images)) > 1 else {}) | differing_settings(groups)
 
 

@@ -20,7 +20,8 @@ _SHOWN = ("epochs", "lr_min", "lr_max")
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of the same images and settings; no two have the same seed. `key` is a letter for it."""
+    """Runs of the same images and settings, all of them finished or none; no two have the same
+    seed. `key` is a letter for it."""
 
     key: str
     name: str
@@ -37,13 +38,14 @@ class Group:
         return one_line(f"{self.key}  {self.name}")
 
     @property
-    def images(self) -> str:
-        """Which images it was trained and evaluated on."""
-        return f"{self.runs[0].data}, {self.runs[0].evaluated_on} images"
+    def fingerprint(self) -> str:
+        """The first digits of its images' own; "unknown" of old runs."""
+        return str(self.runs[0].env.get("data_fingerprint") or "unknown")[:12]
 
 
 def group_by_settings(runs: Sequence[Records]) -> list[Group]:
-    """Put runs of the same images, settings and precision into one group, in the order given.
+    """Put finished runs of the same images, settings and precision into one group, in the order
+    given, and so those that are not over.
 
     The seed may differ, and where it ran: the device, and the place where the images lay.
     A folder that is given twice counts once; a run whose seed is already in its group stands alone.
@@ -69,6 +71,17 @@ def names_of(paths: Sequence[Path]) -> list[str]:
         "/".join(own[-n:])
         for own in parts
         for n in [next(n for n in range(1, len(own) + 1) if _count(parts, own[-n:]) == 1)]
+    ]
+
+
+def images_of(groups: Sequence[Group]) -> list[str]:
+    """Which images each group was trained and evaluated on; others of one name by fingerprint."""
+    names = [f"{group.runs[0].data}, {group.runs[0].evaluated_on} images" for group in groups]
+    prints = [group.fingerprint for group in groups]
+    alike = {name: {p for n, p in zip(names, prints, strict=True) if n == name} for name in names}
+    return [
+        f"{name}, fingerprint {own}" if len(alike[name]) > 1 else name
+        for name, own in zip(names, prints, strict=True)
     ]
 
 

@@ -79,7 +79,7 @@ def check_same(run: tuple[Settings, str, str], own: tuple[Settings, str, str]) -
     """Raise S11Error where a process has another setting, other images or another precision than
     the main one: its shards would be those of another run."""
     settings, *facts = run
-    wrong = settings.differences(own[0])
+    wrong = settings.differences(own[0].as_dict())
     for what, theirs, ours in zip(("images", "precision"), facts, own[1:], strict=True):
         if theirs != ours:
             wrong.append(f"{what} {ours:.12} differs from the run's {theirs:.12}")
@@ -152,7 +152,7 @@ class MainRun(Run):
             self._write_config()
             return []
         path = self.folder.path
-        wrong = read_config(path).differences(self.settings)
+        wrong = read_config(path).differences(self.settings.as_dict())
         state = self.checkpoints.newest()
         if state is None:
             self._refuse(wrong + self._other_images(env_or_empty(path)))
@@ -184,7 +184,7 @@ class MainRun(Run):
         """Load a checkpoint; the environment it was made in. `wrong` is what differs already."""
         check_state(state)
         before, own = state["env"], Settings.from_dict(state["settings"])
-        wrong = wrong + [w for w in own.differences(self.settings) if w not in wrong]
+        wrong = wrong + [w for w in own.differences(self.settings.as_dict()) if w not in wrong]
         self._refuse(wrong + self._other_images(before))
         check_network(self.learn.model, state["learner"])
         self._load_state_dict(state)

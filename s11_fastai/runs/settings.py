@@ -133,12 +133,12 @@ class Settings:
         """Plain values, for `config.json`."""
         return asdict(self)
 
-    def differences(self, given: Settings) -> list[str]:
-        """A word on each setting of `given` that differs from this run's and may not."""
+    def differences(self, given: Mapping[str, object]) -> list[str]:
+        """A word on each given setting that differs from this run's and may not."""
         return [
             f"`{each.name}` {_shown(theirs)} differs from the run's {_shown(own)}"
             for each in fields(self)
-            if (own := getattr(self, each.name)) != (theirs := getattr(given, each.name))
+            if (own := getattr(self, each.name)) != (theirs := given.get(each.name, own))
             and not each.metadata["may_change"]
         ]
 
@@ -186,10 +186,9 @@ def _before() -> dict[str, Any]:
 
 def updated(own: Settings, given: Mapping[str, Any]) -> Settings:
     """A run's own settings with those given that may change; raises S11Error for another."""
-    new = replace(own, **given)
-    if wrong := own.differences(new):
+    if wrong := own.differences(given):
         raise S11Error(f"{'; '.join(wrong)}: leave it out, or choose another folder")
-    return new
+    return replace(own, **given)
 
 
 def _typed(name: str, value: object) -> object:

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from s11_fastai.errors import S11Error
 from s11_fastai.sources.cifar_batches import Batches, batches_in
-from s11_fastai.sources.picture import SUFFIXES
+from s11_fastai.sources.picture import SUFFIXES, is_picture
 from s11_fastai.sources.tree import TEST, TRAIN, VALID, Place, Tree
 from s11_fastai.streams import few, printable
 
 # Kaggle's list of labels, lower case.
 LABELS = "trainlabels.csv"
+_LOOKS = 3  # files of a folder that are opened to see what they are
 _FLOORS = 3  # the data lies at the top of what is given, or so many folders below, less one
 
 
@@ -125,10 +127,20 @@ def _classes(tree: Tree, top: str, pictured: Sequence[str]) -> Layout | None:
 
 
 def _with_pictures(tree: Tree) -> set[str]:
-    """The folders at the tree's top in which pictures lie."""
-    paths = [PurePosixPath(name) for name in tree.files]
-    found = {p.parts[0] for p in paths if len(p.parts) == 2 and p.suffix.lower() in SUFFIXES}
-    return found & set(_upper(tree))
+    """The folders at the tree's top in which pictures lie: files called so, or else one of the
+    first without a suffix."""
+    inside: dict[str, list[PurePosixPath]] = {name: [] for name in _upper(tree)}
+    for path in map(PurePosixPath, sorted(tree.files)):
+        if len(path.parts) == 2:
+            inside[path.parts[0]].append(path)
+    return {name for name, paths in inside.items() if _has_picture(tree, paths)}
+
+
+def _has_picture(tree: Tree, paths: Sequence[PurePosixPath]) -> bool:
+    if any(path.suffix.lower() in SUFFIXES for path in paths):
+        return True
+    bare = islice((path for path in paths if not path.suffix), _LOOKS)
+    return any(is_picture(tree.files[str(path)]) for path in bare)
 
 
 def _nothing(tree: Tree, where: Path) -> S11Error:

@@ -45,8 +45,8 @@ def read_picture(item: Picture, shape: tuple[int, int]) -> np.ndarray:
     # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
     except Exception as error:
         raise S11Error(
-            f"{_name_of(item)} is no picture that can be read ({reason(error)}): give a path, "
-            "bytes, a PIL image, an array or a tensor"
+            f"{_name_of(item)} is no picture that can be read ({reason(error)}): "
+            f"{_remedy(item, error)}"
         ) from error
 
 
@@ -70,6 +70,15 @@ def rgb_image(item: Picture) -> Image.Image:
             raise TypeError(f"it is of type {type(item).__name__}")
         with Image.open(item, formats=FORMATS) as image:
             return _from_pillow(image)
+
+
+def is_picture(file: str | os.PathLike | bytes) -> bool:
+    """Whether a file is of a format that is read, by how it begins."""
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS):
+            return True
+    except Exception:  # many kinds of errors, as in `read_picture`
+        return False
 
 
 def cut_and_resize(image: Image.Image, shape: tuple[int, int]) -> np.ndarray:
@@ -135,6 +144,14 @@ def _channels_last(tensor: torch.Tensor) -> np.ndarray:
     plain = tensor.detach().as_subclass(torch.Tensor).cpu()
     plain = plain.float() if plain.is_floating_point() else plain
     return (plain.permute(1, 2, 0) if plain.ndim == 3 else plain).numpy()
+
+
+def _remedy(item: object, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return "look at the path"
+    if isinstance(item, str | os.PathLike | bytes | bytearray) or hasattr(item, "read"):
+        return "give another copy of it, as PNG or JPEG"
+    return "give a path, bytes, a PIL image, an array or a tensor"
 
 
 def _name_of(item: object) -> str:

@@ -2,7 +2,12 @@ from dataclasses import replace
 
 from helpers import altered
 
-from s11_fastai.report.groups import differing_settings, group_by_settings, measurements
+from s11_fastai.report.groups import (
+    differing_settings,
+    group_by_settings,
+    images_of,
+    measurements,
+)
 from s11_fastai.runs.records import read_records
 
 
@@ -23,6 +28,9 @@ def test_runs_of_other_images_or_that_are_not_over_are_another_group(finished, t
         ["b"],
         ["c"],
     ]
+    own = f"pets, test images, fingerprint {run.env['data_fingerprint'][:12]}"
+    assert images_of(groups) == [own, own, "pets, test images, fingerprint 000000000000"]
+    assert images_of(groups[:2]) == ["pets, test images"] * 2
 
 
 def test_runs_whose_auto_came_to_another_precision_are_another_group(finished, tmp_path):

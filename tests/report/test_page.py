@@ -120,7 +120,8 @@ def test_the_command_makes_the_run_again_beside_it(finished, tmp_path):
     assert given == settings
     assert options.out == finished[0].with_name("a-again")
     odd = replace(settings, data="/a b/c.tgz", lr_max=0.1234567890123, wd=1e-7)
-    assert run_flags(shlex.split(command_of(odd))[2:])[0] == odd
+    for other in (odd, replace(settings, epochs=1, peak_epoch=None)):
+        assert run_flags(shlex.split(command_of(other))[2:])[0] == other
 
 
 def test_the_command_that_resumes_is_one_that_is_understood():
@@ -169,6 +170,7 @@ def test_a_run_that_stopped_before_its_first_epoch_says_so(pets, tmp_path, capsy
     out = tmp_path / "r"
     stopped(["--data", str(pets), *SMALL, *BOUNDS], out, 2)
     interpret.main([str(out)])
+    assert "\nno epoch is over yet; the page is " in capsys.readouterr().out
     text = page_of(out)
     assert "No epoch is over yet" in text
     assert "Stopped after 0 of 3 epochs" in text
@@ -210,6 +212,15 @@ def test_pictures_of_other_weights_than_the_headlines_say_so(finished, tmp_path,
     assert (
         f"Not of the accuracy above: of the weights of the best epoch, {best.epoch}: {right} of 20"
     ) in text
+
+
+def test_a_run_that_stopped_at_its_last_pictures_has_final_weights(finished, tmp_path, capsys):
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    right = round(read(out / "results.json")["final_accuracy"] * 20)
+    (out / "results.json").unlink()
+    interpret.main([str(out)])
+    text = re.sub(r"</?strong>", "", page_of(out))
+    assert f"f the weights after the last epoch, 3: {right} of 20 test images" in text
 
 
 def test_pictures_of_a_run_that_has_gone_on_say_of_which_epoch_they_are(undisturbed, tmp_path):

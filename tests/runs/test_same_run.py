@@ -66,6 +66,7 @@ def test_a_setting_that_differs_is_refused_with_both_values(undisturbed, tmp_pat
     for given, says in {
         ("--width", "2"): "--width 2 differs from the run's 1",
         ("--epochs", "9", "--wd", "0"): "--epochs 9 differs from the run's 3; --wd 0.0 differs",
+        ("--epochs", "1"): "--epochs 1 differs from the run's 3",  # before what it would need
         ("--lr-min", "0.002"): "--lr-min 0.002 differs from the run's 0.001",
         ("--demo",): "--width 16 differs",
     }.items():

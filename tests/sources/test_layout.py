@@ -245,3 +245,18 @@ def test_only_what_may_be_data_is_listed(image_folder, tmp_path, monkeypatch):
     (image_folder / "runs/first/figures").mkdir(parents=True)
     load_images(image_folder)
     assert not [folder for folder in listed if "first" in str(folder)]
+
+
+def test_pictures_without_a_suffix_make_their_folder_a_class(image_folder):
+    """Their content tells, as it does below train/."""
+    top = image_folder / "train"
+    classes = load_images(image_folder).classes
+    for name in classes[1:]:
+        for path in (top / name).iterdir():
+            path.rename(path.with_suffix(""))
+    (top / "scripts").mkdir()
+    (top / "scripts/LICENSE").write_text("text")
+    images = load_images(top, holdout=2)
+    assert images.classes == classes
+    note = f"{len(classes)} folders, each a class, no test part, not read: scripts/"
+    assert images.notes == (f"read as: {note}",)

@@ -153,16 +153,17 @@ def test_what_is_no_picture_is_one_plain_error(tmp_path, pixels, monkeypatch):
     (tmp_path / "text.png").write_text("text")
     cut = Image.open(tmp_path / "cut.png")
     said = {
-        "nowhere.png is no picture .*No such file": tmp_path / "nowhere.png",
+        "nowhere.png is no picture .*No such file.*: look at the path": tmp_path / "nowhere.png",
         "is no picture .*Is a directory": tmp_path,
-        "cut.png is no picture .*truncated": tmp_path / "cut.png",
+        "cut.png is no picture .*truncated.*: give another copy of it, as PNG or JPEG": tmp_path
+        / "cut.png",
         "cut.png is no picture": cut,
-        "text.png is no picture .*none of PNG, JPEG": tmp_path / "text.png",
+        "text.png is no picture .*none of PNG, JPEG.*: give another copy": tmp_path / "text.png",
         "whole.png is no picture": closed(whole),
-        "of 4 bytes is no picture .*none of PNG, JPEG": b"text",
+        "of 4 bytes is no picture .*none of PNG, JPEG.*: give another copy": b"text",
         "of 0 bytes is no picture": b"",
         r"\[1, 2\] is no picture .*type list": [1, 2],
-        "None is no picture": None,
+        "None is no picture .*: give a path, bytes": None,
         "True is no picture": True,
         "1.5 is no picture": 1.5,
         r"its shape is \(3, 32, 32\)": pixels.transpose(2, 0, 1),

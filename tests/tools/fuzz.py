@@ -261,7 +261,7 @@ def a_config(file: Path) -> str:
     settings = read_config(file.parent)
     if settings == Settings():
         return "the same"
-    return "differs" if Settings().differences(settings) else "moved"
+    return "differs" if Settings().differences(settings.as_dict()) else "moved"
 
 
 def results(file: Path) -> str:
