@@ -38,9 +38,10 @@ def evaluate(args: argparse.Namespace) -> None:
     say("\n".join([images.describe(), *images.notes]))
     say(in_words(found))
     claim = classifier.claim or {}
-    if claim.get("data_fingerprint") == found["data_fingerprint"] and "accuracy" in claim:
-        same = claim["accuracy"] == found["accuracy"]
-        say(f"its file claims {claim['accuracy']:.2%}: {'the same' if same else 'not the same'}")
+    if "accuracy" in claim:
+        same = "the same" if claim["accuracy"] == found["accuracy"] else "not the same"
+        others = claim.get("data_fingerprint") != found["data_fingerprint"]
+        say(f"its file claims {claim['accuracy']:.2%}: {'of other images' if others else same}")
 
 
 def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:

@@ -92,7 +92,9 @@ def write_page(results: Path, *folders: Path) -> Path:
         words, order = described(next(filter(Path.exists, tables), tables[0]))
         variants.sort(key=lambda each: order.index(each.name) if each.name in order else len(order))
         picture = draw_grid(variants, path.with_suffix(".png"))
-        parts.append(section(path, words, variants, picture))
+        there = {each.name for each in variants}
+        not_run = [name for name in order if name not in there]
+        parts.append(section(path, words, variants, picture, not_run))
     page = results / "README.md"
     write_atomically(page, "\n".join(parts))
     return page
@@ -126,8 +128,14 @@ def described(table: Path) -> tuple[str, list[str]]:
     return "", []
 
 
-def section(path: Path, words: str, variants: Sequence[Variant], picture: Path | None) -> str:
-    """A table, with what all its runs share in a line above it."""
+def section(
+    path: Path,
+    words: str,
+    variants: Sequence[Variant],
+    picture: Path | None,
+    not_run: Sequence[str],
+) -> str:
+    """A table, with what all its runs share in a line above it, and what it lacks below."""
     first, *others = variants
     shared, epochs = shared_flags(variants), either(variants, "epochs")
     flags = f"; `{' '.join(f'{k} {v}' for k, v in shared.items())}`" if shared else ""
@@ -150,6 +158,8 @@ def section(path: Path, words: str, variants: Sequence[Variant], picture: Path |
     one_image = 100 / first.images
     if open_ := [v.name for v in others if not is_settled(differences(v, first), one_image)]:
         lines.append(f"\nNot settled: {'; '.join(open_)}.")
+    if not_run:
+        lines.append(f"\nNot run: {'; '.join(not_run)}.")
     return "\n".join(line for line in lines if line) + "\n"
 
 

@@ -114,16 +114,14 @@ def message_of(error: BaseException, script: str, argv: list[str] | None) -> str
     if isinstance(error, S11Error):
         more = f"; the last good checkpoint is in {folder / 'checkpoint'}" if folder else ""
         return as_flags(f"{error}{more}")
-    if isinstance(error, OSError) and not is_lack_of_memory(error):
+    then = f", then {go_on}" if go_on else ""
+    if what := lack_of_memory(error):
+        smaller = "give a smaller --bs, --width or --resize, or " if resumes else ""
+        return f"{what}: {smaller}close other programs{then}"
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0, "look at the path and try again")
-        then = f", then {go_on}" if go_on else ""
         return f"{where}{error.strerror or error}; {remedy}{then}"
-    if what := lack_of_memory(error):
-        remedy = "close other programs" + (f", then {go_on}" if go_on else "")
-        if resumes:
-            remedy = f"give a smaller --bs, --width or --resize, or {remedy}"
-        return f"{what}: {remedy}"
     return None
 
 

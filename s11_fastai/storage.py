@@ -196,14 +196,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
     Raises Damaged for anything else than `sealed` tensors, OSError for no such file.
     """
-    try:
-        with _opened(path) as file:
-            seal = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with _opened(path) as file:
+        seal = json.loads((file.metadata() or {})[_KEY])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text, expected = str(seal["about"]), seal["sha256"]
         whole, about = _digest(tensors, text) == expected, json.loads(text)
-    except _NOT_OURS as error:
-        raise _other_kind(path, error) from error
     if not whole:
         raise Damaged(f"{path.name} has another checksum than it was written with")
     return tensors, about
@@ -214,11 +211,8 @@ def about_in(path: Path) -> Any:
 
     Raises Damaged where it says nothing of the kind, OSError for no such file.
     """
-    try:
-        with _opened(path) as file:
-            return json.loads(json.loads((file.metadata() or {})[_KEY])["about"])
-    except _NOT_OURS as error:
-        raise _other_kind(path, error) from error
+    with _opened(path) as file:
+        return json.loads(json.loads((file.metadata() or {})[_KEY])["about"])
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
@@ -226,17 +220,18 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
     Raises Damaged where it says nothing of the kind, OSError for no such file.
     """
-    try:
-        with _opened(path) as file:
-            names = file.keys()
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except _NOT_OURS as error:
-        raise _other_kind(path, error) from error
+    with _opened(path) as file:
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
+# Before the checksum has been compared, a damaged header can mean nearly anything.
+_NOT_OURS = (SafetensorError, ValueError, LookupError, TypeError, RuntimeError)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The tensors of a file, mapped. Raises OSError, Damaged, and what safetensors raises."""
+    """The tensors of a file, mapped. Raises OSError, and Damaged for what its reading raises."""
     if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
         raise Damaged(f"{path.name} is no plain file")
     with ExitStack() as stack:
@@ -245,15 +240,11 @@ def _opened(path: Path) -> Iterator[Any]:
             name.encode()
         except UnicodeEncodeError:  # safetensors opens no such name, but a descriptor has another
             name = f"/dev/fd/{stack.enter_context(path.open('rb')).fileno()}"
-        yield stack.enter_context(safe_open(name, framework="pt"))
-
-
-# Before the checksum has been compared, a damaged header can mean nearly anything.
-_NOT_OURS = (SafetensorError, ValueError, LookupError, TypeError, RuntimeError)
-
-
-def _other_kind(path: Path, error: Exception) -> Damaged:
-    return Damaged(f"{path.name} is no file of this kind ({type(error).__name__})")
+        try:
+            yield stack.enter_context(safe_open(name, framework="pt"))
+        except _NOT_OURS as error:
+            kind = type(error).__name__
+            raise Damaged(f"{path.name} is no file of this kind ({kind})") from error
 
 
 def pack(state: Any) -> tuple[dict[str, Tensor], Any]:

@@ -194,26 +194,20 @@ def stacked(values: list[Tensor]) -> Tensor:
 
 
 def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
-    groups = getattr(learn.opt, "opt", learn.opt).param_groups if "param_groups" in state else []
-    if not groups:  # one of fastai's own, which takes tensors wherever they are
+    if "param_groups" not in state:  # one of fastai's own, which takes tensors wherever they are
         places = [p for p, *_ in learn.opt.all_params()]
-        moved = [
-            {key: _in_layout_of(value, place, place.device) for key, value in own.items()}
-            for place, own in zip(places, state["state"], strict=True)
-        ]
-        more = {}
+        pairs = zip(places, state["state"], strict=True)
+        moved = {**state, "state": [_laid_out(own, p, p.device) for p, own in pairs]}
         if state.get("slow_weights"):  # of Lookahead
-            more["slow_weights"] = [
+            moved["slow_weights"] = [
                 [_in_layout_of(value, p, p.device) for value, p in zip(own, group, strict=True)]
                 for own, group in zip(state["slow_weights"], learn.opt.param_lists, strict=True)
             ]
-        learn.opt.load_state_dict({**state, "state": moved, **more})
+        learn.opt.load_state_dict(moved)
         return
+    groups = getattr(learn.opt, "opt", learn.opt).param_groups
     parameters = [p for group in groups for p in group["params"]]
-    values = {
-        index: {key: _in_layout_of(value, parameters[index]) for key, value in own.items()}
-        for index, own in state["state"].items()
-    }
+    values = {i: _laid_out(own, parameters[i]) for i, own in state["state"].items()}
     kept = [
         theirs | {key: own[key] for key in _KERNELS if key in own}
         for theirs, own in zip(state["param_groups"], groups, strict=True)
@@ -242,6 +236,13 @@ def _load_accumulated(learn: Learner, state: Mapping[str, Any] | None) -> None:
     parameters = dict(get_model(learn.model).named_parameters())
     for name, gradient in state["gradients"].items():
         parameters[name].grad = _in_layout_of(gradient, parameters[name])
+
+
+def _laid_out(
+    own: Mapping[str, Any], parameter: Tensor, device: torch.device | None = None
+) -> dict[str, Any]:
+    """What an optimiser keeps of a parameter, each value as `_in_layout_of`."""
+    return {key: _in_layout_of(value, parameter, device) for key, value in own.items()}
 
 
 def _in_layout_of(value: Any, parameter: Tensor, device: torch.device | None = None) -> Any:

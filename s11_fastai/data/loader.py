@@ -176,8 +176,8 @@ class ResidentDL(TfmdDL):
         self._key = (self.rng.getrandbits(32),)  # unless the order is the epoch's
         if isinstance(self.after_batch, Pipeline):
             defer(self.after_batch)
-        if self.augment and self._augmented:
-            self.augment.prepare()
+        if augment := self._augmenter:
+            augment.prepare()
 
     def get_idxs(self) -> list[int]:
         if not self._looking:
@@ -201,7 +201,7 @@ class ResidentDL(TfmdDL):
         self._when_begun = None
         # Another pass may begin before this one ends.
         epoch, key, shard = self._now, self._key, self.shard
-        if self._augmented and (self.images.places_in_train(self.indices) < 0).any():
+        if self._augmenter and (self.images.places_in_train(self.indices) < 0).any():
             key = key or (0,)  # an epoch has parameters for its training images alone
         for i, places in enumerate(chunked(samps, self.bs, self.drop_last)):
             indices = shard.of(self.indices[places])
@@ -212,17 +212,15 @@ class ResidentDL(TfmdDL):
         """Batches of pictures that are new here, augmented where the others would be."""
         epoch, key = self._now, self._key or (0,)
         for i, batch in enumerate(batches):
-            if self.augment and self._augmented and batch[0].dtype == torch.uint8:
+            if (augment := self._augmenter) and batch[0].dtype == torch.uint8:
                 pixels = np.ascontiguousarray(batch[0].permute(0, 2, 3, 1).numpy())
                 number = i * self.num_workers + self.offs
-                batch = (self.augment.of_pixels(pixels, epoch, (*key, number)), *batch[1:])
+                batch = (augment.of_pixels(pixels, epoch, (*key, number)), *batch[1:])
             yield batch
 
     def _slice(self, indices: np.ndarray, epoch: int, key: tuple[int, ...]) -> tuple:
-        if self.augment and self._augmented:
-            x = self.augment(indices, epoch, key)
-        else:
-            x = to_batch(self.images.pixels_of(indices))
+        augment = self._augmenter
+        x = augment(indices, epoch, key) if augment else to_batch(self.images.pixels_of(indices))
         batch: tuple = (x,)
         if len(self.dataset.tls) > 1:
             batch += (TensorCategory(torch.from_numpy(self.images.labels_of(indices))),)
@@ -233,8 +231,9 @@ class ResidentDL(TfmdDL):
         return batch
 
     @property
-    def _augmented(self) -> bool:
-        return getattr(self.dataset, "split_idx", None) == 0
+    def _augmenter(self) -> Augmenter | None:
+        """What augments, for training images alone."""
+        return self.augment if getattr(self.dataset, "split_idx", None) == 0 else None
 
     @cached_property
     def indices(self) -> np.ndarray | None:

@@ -4,7 +4,7 @@ The names of each picture's axes and the losses that it shows stand here for the
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -93,14 +93,8 @@ def plot_clr(lr_min: float, lr_max: float, step_size: int, cycles: int) -> Figur
     axes.plot(iterations, triangular(iterations, step_size, lr_min, lr_max), color=BLUE, lw=2.5)
     for lr, name, side in ((lr_max, "max lr", "bottom"), (lr_min, "min lr", "top")):
         axes.axhline(lr, color=ORANGE, lw=2)
-        axes.annotate(
-            f"{name} = {lr:g}",
-            (0, lr),
-            xytext=(0, 4 if side == "bottom" else -4),
-            textcoords="offset points",
-            va=side,
-            fontsize=13,
-        )
+        offset = 4 if side == "bottom" else -4
+        _label(axes, f"{name} = {lr:g}", (0, lr), (0, offset), va=side, fontsize=13)
     axes.margins(x=0.02, y=0.15)
     return figure
 
@@ -121,7 +115,7 @@ def plot_lr_find(
     losses: Sequence[float],
     lr_min: float,
     lr_max: float,
-    half: tuple[float, float] | None = None,
+    half: tuple[float, float],
 ) -> Figure:
     """The range test: the smoothed loss at each learning rate, with both bounds marked.
 
@@ -143,22 +137,14 @@ def plot_lr_find(
         (lr_max, "LRMAX", "-", second),
     ):
         axes.axvline(lr, color=ORANGE, ls=style, lw=2)
-        axes.annotate(
-            f"{name} {lr:.3g}",
-            (lr, 1),
-            xycoords=axes.get_xaxis_transform(),
-            xytext=(-2 if side == "right" else 2, 4),
-            textcoords="offset points",
-            ha=side,
-            fontsize=12,
-            color=ORANGE,
-        )
-    if half is not None:
-        lr, loss = half
-        axes.axhline(loss, color=GREEN, lw=2, ls=":")
-        name = f"half of the fall, at lr {lr:.3g}"
-        axes.plot(lr, loss, "o", color=GREEN, ms=9, label=name, zorder=3)
-        axes.legend(fontsize=12, loc="lower left")
+        above, offset = axes.get_xaxis_transform(), (-2 if side == "right" else 2, 4)
+        words = f"{name} {lr:.3g}"
+        _label(axes, words, (lr, 1), offset, xycoords=above, ha=side, color=ORANGE)
+    lr, loss = half
+    axes.axhline(loss, color=GREEN, lw=2, ls=":")
+    name = f"half of the fall, at lr {lr:.3g}"
+    axes.plot(lr, loss, "o", color=GREEN, ms=9, label=name, zorder=3)
+    axes.legend(fontsize=12, loc="lower left")
     return figure
 
 
@@ -167,28 +153,14 @@ def plot_schedule(epochs: Sequence[float], lrs: Sequence[float]) -> Figure:
     figure, axes = figure_with_axes(*SCHEDULE)
     axes.plot(epochs, lrs, color=BLUE, lw=2.5)
     peak = int(np.argmax(lrs))
-    on_the_right = peak < len(lrs) / 2
     name = "LRMAX " if peak < len(lrs) - 1 else ""  # else it still rises
-    axes.annotate(
-        f"{name}{lrs[peak]:.3g} at epoch {epochs[peak]:.3g}",
-        (epochs[peak], lrs[peak]),
-        xytext=(10 if on_the_right else -10, 0),
-        textcoords="offset points",
-        ha="left" if on_the_right else "right",
-        va="center",
-        fontsize=12,
-    )
+    words = f"{name}{lrs[peak]:.3g} at epoch {epochs[peak]:.3g}"
+    offset, side = (10, "left") if peak < len(lrs) / 2 else (-10, "right")
+    _label(axes, words, (epochs[peak], lrs[peak]), (offset, 0), ha=side, va="center")
     # Both ends lie on this line; its name stands below the hill, where nothing else is.
     axes.axhline(lrs[0], color=ORANGE, lw=1.5, ls="--", zorder=0)
-    axes.annotate(
-        f"LRMIN {lrs[0]:.3g}",
-        ((epochs[0] + epochs[-1]) / 2, lrs[0]),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        fontsize=12,
-        color=ORANGE,
-    )
+    middle = (epochs[0] + epochs[-1]) / 2
+    _label(axes, f"LRMIN {lrs[0]:.3g}", (middle, lrs[0]), (0, 3), ha="center", color=ORANGE)
     axes.set_ylim(bottom=0)
     return figure
 
@@ -225,18 +197,9 @@ def plot_loss(train: Line, valid: Line) -> Figure:
     for x, y in zip(valid.x, valid.y, strict=True):
         if y > top:
             axes.plot(x, top, "^", color=ORANGE, ms=9, clip_on=False, zorder=3)
-            axes.annotate(
-                f"{y:.3g}",
-                (x, top),
-                xytext=(0, -8),
-                textcoords="offset points",
-                rotation=90,
-                ha="center",
-                va="top",
-                fontsize=11,
-                color=ORANGE,
-                bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.5},
-            )
+            box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.5}
+            look: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "top", "bbox": box}
+            _label(axes, f"{y:.3g}", (x, top), (0, -8), fontsize=11, color=ORANGE, **look)
     return figure
 
 
@@ -307,6 +270,20 @@ def plot_peaks(
     seeds = {peak: f"\n{n} seed{'s' * (n > 1)}" for peak, n in numbers.items()}
     axes.set_xticks(peaks, [f"{peak:g}{seeds[peak]}" for peak in peaks])
     return figure
+
+
+def _label(
+    axes: Axes,
+    words: str,
+    place: tuple[float, float],
+    offset: tuple[float, float],
+    fontsize: int = 12,
+    **look: Any,
+) -> None:
+    """Words at a place, moved by an offset in points."""
+    axes.annotate(
+        words, place, xytext=offset, textcoords="offset points", fontsize=fontsize, **look
+    )
 
 
 def _plot_epochs(

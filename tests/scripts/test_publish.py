@@ -56,7 +56,7 @@ def test_a_large_picture_becomes_a_small_one_of_the_same_shape():
     assert (small.format, small.size) == ("WEBP", (1200, 600))
 
 
-def test_published_weights_claim_what_they_evaluate_to(published, capsys):
+def test_published_weights_claim_what_they_evaluate_to(published, tmp_path, capsys):
     run, _, weights = published
     claim = read_tensors(weights)[1]["claim"]
     capsys.readouterr()
@@ -65,6 +65,11 @@ def test_published_weights_claim_what_they_evaluate_to(published, capsys):
     *_, result, claimed = capsys.readouterr().out.splitlines()
     assert result.startswith(f"accuracy {claim['accuracy']:.2%} of the test images")
     assert claimed == f"its file claims {claim['accuracy']:.2%}: the same"
+    others = shutil.copytree(data, tmp_path / "others")
+    shutil.copy(others / "test/cat/0000.png", others / "test/cat/0001.png")
+    evaluate.main(["--weights", str(weights), "--data", str(others)])
+    *_, claimed = capsys.readouterr().out.splitlines()
+    assert claimed == f"its file claims {claim['accuracy']:.2%}: of other images"
 
 
 def test_nothing_is_overwritten_and_half_a_run_is_not_published(published, tmp_path, capsys):

@@ -70,8 +70,9 @@ def test_every_other_command_parses(monkeypatch):
 
 
 def test_every_link_leads_somewhere():
-    for name, text in {"README.md": README, **{f"docs/{k}.md": t for k, t in DOCS.items()}}.items():
-        here = (ROOT / name).parent
+    pages = ["README.md", "CONTRIBUTING.md", "results/study/README.md"]
+    for name in [*pages, *(f"docs/{page}.md" for page in DOCS)]:
+        here, text = (ROOT / name).parent, (ROOT / name).read_text()
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (here / target).exists(), (name, target)
 
@@ -101,13 +102,18 @@ def test_the_example_that_opens_a_run_and_exports_it_works(finished, pets, monke
     matplotlib.pyplot.close("all")
 
 
-def test_the_parts_work_with_anybodys_learner_and_go_on(monkeypatch, tmp_path):
+def test_the_parts_work_with_anybodys_learner_and_go_on(monkeypatch, tmp_path, capsys):
     """The example as it stands, twice: the second time there is nothing left to train."""
     code = blocks("python")[2]
     assert len([line for line in code.splitlines() if line.strip()]) <= 24
     monkeypatch.chdir(tmp_path)
     first: dict = {}
     exec(code, first)
+    said, found = (
+        re.search(r"# lr_max (\S+);", code),
+        re.search(r"lr_max=([^,]+),", capsys.readouterr().out),
+    )
+    assert float(found[1]) == pytest.approx(float(said[1]), rel=0.05)
     assert len(first["learn"].recorder.values) == 2
     assert next(iter(first["dls"].train))[0].shape == (32, 3, 48, 48)
     again: dict = {}
@@ -179,7 +185,7 @@ def test_readmes_other_figures_are_those_of_their_files():
     minutes = sum(row.seconds for row in history) / 60
     assert f"24 epochs in {minutes:.0f} minutes" in README
     assert f"reached {reference_log.FINAL_ACCURACY:.2%} on those" in README
-    (times,) = re.findall(r"takes \[(.*) times\]\(docs/speed.md\)", README)
+    (times,) = re.findall(r"takes \[(\S*) times\]\(docs/speed.md\)", " ".join(README.split()))
     assert re.search(
         rf"^\| each of two runs, threads sleep \|.*\| {times} \|$", BENCH, re.MULTILINE
     )
@@ -233,7 +239,6 @@ def test_the_published_runs_bounds_are_those_of_the_rule():
     assert bounds_of(found["lrs"], found["losses"]) == (found["lr_min"], found["lr_max"])
 
 
-@pytest.mark.skipif("speed" not in DOCS, reason="there is no page on speed")
 def test_the_bench_parses_and_its_figures_are_those_of_its_page():
     (command,) = re.findall(r"python experiments/bench\.py ([^#\n`]*)", DOCS["speed"])
     assert bench.parse(command.split()).out

@@ -72,6 +72,8 @@ def test_the_page_compares_over_the_seeds_that_both_have(page):
     assert "| b | `--lr-max 0.2` | 3, 1 diverged | 80.00 | 70.00 ± 14.14 | +10.00 ± 0.00 |" in text
     assert "| c | `--lr-max 0.4` | 1 | 60.00 | 40.00 | -30.00 |" in text
     assert text.endswith("\nNot settled: b; c; found.\n")
+    without = "".join(row for row in ROWS.splitlines(keepends=True) if not row.startswith("b,"))
+    assert page(without).endswith("\nNot settled: c; found.\n\nNot run: b.\n")
 
 
 def test_a_difference_is_settled_by_three_common_seeds_and_more_than_its_deviation(page):
