@@ -26,6 +26,7 @@ from s11_fastai.cli import run_flags
 from s11_fastai.lr_bounds import bounds_of
 from s11_fastai.plots.style import BLUE, GREEN, ORANGE
 from s11_fastai.report import reference_log
+from s11_fastai.report.groups import mean_and_std
 from s11_fastai.runs.records import read_records
 from s11_fastai.runs.weights import read_weights
 
@@ -163,6 +164,16 @@ def test_every_figure_of_a_result_is_that_of_its_file():
         assert final == f"{results['final_accuracy']:.2%}"
 
 
+def test_the_mean_is_that_of_all_published_seeds():
+    runs = sorted((ROOT / "results/full").glob("seed-*"))
+    finals = [100 * read(run / "results.json")["final_accuracy"] for run in runs]
+    count = {2: "Two", 3: "Three"}[len(runs)]
+    assert (
+        f"\n{count} seeds, {mean_and_std(finals, '.2f')}%, of `python experiments/run.py" in README
+    )
+    assert all(f"[`{run.relative_to(ROOT).as_posix()}`]" in README for run in runs)
+
+
 def test_the_published_weights_claim_what_readme_says():
     """Whoever has the images can check the claim itself."""
     env = read(ROOT / "results/full/seed-0/env.json")
@@ -235,8 +246,9 @@ def test_a_published_picture_has_the_colours_that_are_drawn(name, colours):
 
 
 def test_the_published_runs_bounds_are_those_of_the_rule():
-    found = read(ROOT / "results/full/seed-0/lr_bounds.json")
-    assert bounds_of(found["lrs"], found["losses"]) == (found["lr_min"], found["lr_max"])
+    for path in (ROOT / "results/full").glob("seed-*/lr_bounds.json"):
+        found = read(path)
+        assert bounds_of(found["lrs"], found["losses"]) == (found["lr_min"], found["lr_max"])
 
 
 def test_the_bench_parses_and_its_figures_are_those_of_its_page():
