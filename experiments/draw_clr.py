@@ -1,5 +1,6 @@
 """Part 1 of the assignment: draw the cyclical learning rate."""
 
+import argparse
 from pathlib import Path
 
 from s11_fastai.cli import Parser, command_line, path_flag
@@ -11,25 +12,22 @@ MOST_ITERATIONS = 5_000_000  # a point each: of more, a picture takes seconds an
 
 def main(argv: list[str] | None = None) -> None:
     """Draw the curve that the flags describe."""
-    parser = Parser(prog="draw_clr.py", description=__doc__)
-    parser.add_argument(
-        "--lr-min", type=float, default=1e-4, help="the lower line (default 0.0001)"
-    )
-    parser.add_argument("--lr-max", type=float, default=1e-3, help="the upper line (default 0.001)")
-    parser.add_argument(
-        "--step-size",
-        type=int,
-        default=98,
-        help="iterations from one line to the other (default 98)",
-    )
-    parser.add_argument("--cycles", type=int, default=5, help="triangles (default 5)")
-    parser.add_argument(
-        "--out", type=path_flag, default=Path("clr.png"), help="a .png or .svg (default clr.png)"
-    )
-    args = parser.parse_args(argv)
     with command_line(__file__):
+        args = parse(argv)
         draw(args.lr_min, args.lr_max, args.step_size, args.cycles, args.out)
         say(f"wrote {args.out}")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(prog="draw_clr.py", description=__doc__)
+    add = parser.add_argument
+    add("--lr-min", type=float, default=1e-4, help="the lower line (default 0.0001)")
+    add("--lr-max", type=float, default=1e-3, help="the upper line (default 0.001)")
+    add("--step-size", type=int, default=98, help="iterations between the lines (default 98)")
+    add("--cycles", type=int, default=5, help="triangles (default 5)")
+    out = Path("clr.png")
+    add("--out", type=path_flag, default=out, help=f"a .png or .svg (default {out})")
+    return parser.parse_args(argv)
 
 
 def draw(lr_min: float, lr_max: float, step_size: int, cycles: int, out: Path) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> None:
     """Evaluate what the flags name, and say what came of it."""
-    with command_line(__file__, argv):
+    with command_line(__file__):
         evaluate(parse(argv))
 
 

@@ -15,7 +15,7 @@ SHOWN = 3
 
 def main(argv: list[str] | None = None) -> None:
     """Print a line for each picture that the flags name."""
-    with command_line(__file__, argv):
+    with command_line(__file__):
         predict(parse(argv))
 
 

@@ -1,8 +1,8 @@
 """What of a finished run is published: its records and pictures, and its weights as float16.
 
-    python experiments/publish.py runs/full results/full/seed-1
-    python experiments/publish.py runs/full results/full/seed-1 --records-only
-    python experiments/publish.py runs/full results/full/seed-1 --weights seed-1.safetensors
+    python experiments/publish.py runs/full published
+    python experiments/publish.py runs/full published --records-only
+    python experiments/publish.py runs/full published --weights full.safetensors
 
 The weights are evaluated on the test images as float16 holds them, and their file claims what they
 reach so. Nothing that is there is overwritten.
@@ -13,15 +13,10 @@ from __future__ import annotations
 import argparse
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
 from s11_fastai.streams import say
-
-if TYPE_CHECKING:
-    from s11_fastai.runs.records import Records
-    from s11_fastai.storage import Folder
 
 RECORDS = (
     "env.json",
@@ -37,12 +32,16 @@ SMALL = 1200  # pixels across that are left of a larger one
 
 def main(argv: list[str] | None = None) -> None:
     """Publish the run that the flags name."""
-    with command_line(__file__, argv):
+    with command_line(__file__):
         publish(parse(argv))
 
 
 def publish(args: argparse.Namespace) -> None:
-    """The weights, if they are asked for, then records and perhaps pictures into a new folder."""
+    """The weights, if they are asked for, then records and perhaps pictures into a new folder.
+
+    Nothing is written before all of it has been read.
+    """
+    from s11_fastai.report.classes import read_record
     from s11_fastai.runs.records import read_records
     from s11_fastai.storage import Folder
 
@@ -52,47 +51,54 @@ def publish(args: argparse.Namespace) -> None:
     records = read_records(args.run)
     if not records.results:
         raise S11Error(f"{args.run} is not finished: finish the run first")
+    shown = read_record(args.run)
+    if shown and shown.weights != "final":
+        raise S11Error(
+            f"{args.run} shows other weights than those after its last epoch, which are what is "
+            "published: run interpret.py on it first"
+        )
+    # Of the settings, of the images only their file's name.
+    data = records.settings.data
+    config = records.config | {"data": data and Path(data).name}
+    found = {name: path.read_bytes() for name in RECORDS if (path := args.run / name).exists()}
+    pictures = {} if args.records_only else pictures_of(args.run / "figures")
     if args.weights:
         publish_weights(args)
     folder = Folder(args.folder)
-    publish_records(folder, records)
-    if not args.records_only:
-        publish_pictures(folder, args.run / "figures")
-    say(f"records {'' if args.records_only else 'and pictures '}are in {args.folder}")
-
-
-def publish_records(folder: Folder, records: Records) -> None:
-    """Those that are there, as they are; of the settings, of the images only their file's name."""
-    data = records.settings.data
-    found = {name: path.read_bytes() for name in RECORDS if (path := records.path / name).exists()}
-    folder.write_json("config.json", records.config | {"data": data and Path(data).name})
-    for name, content in found.items():
+    folder.write_json("config.json", config)
+    for name, content in {**found, **pictures}.items():
         folder.write(name, content)
+    say(f"{len(found) + 1} records and {len(pictures)} pictures are in {args.folder}")
 
 
-def publish_pictures(folder: Folder, figures: Path) -> None:
+def pictures_of(figures: Path) -> dict[str, bytes]:
     """The pictures that show what came of the run, those of its training images left out.
 
     They stay as they were drawn; those of many photographs, which are large, become smaller WebP.
     """
     from s11_fastai.report.pictures import PICTURES, Inputs
 
+    found = {}
     for picture in PICTURES:
         path = figures / f"{picture.name}.png"
         if picture.source is Inputs or not path.exists():
             continue
         png = path.read_bytes()
         if len(png) <= MOST_BYTES:
-            folder.write(path.name, png)
+            found[path.name] = png
         else:
-            folder.write(f"{picture.name}.webp", small_webp(png))
+            found[f"{picture.name}.webp"] = small_webp(path)
+    return found
 
 
-def small_webp(png: bytes) -> bytes:
-    """A picture, SMALL pixels across."""
+def small_webp(path: Path) -> bytes:
+    """A picture, SMALL pixels across; raises S11Error for a file that is none."""
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    try:
+        picture = Image.open(path).convert("RGB")
+    except OSError as error:
+        raise S11Error(f"{path} cannot be read: run interpret.py, which draws it again") from error
     size = SMALL, round(picture.height * SMALL / picture.width)
     file = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", quality=92, method=6)

@@ -3,14 +3,14 @@
     python experiments/study.py experiments/studies/recipe.ini --data path/to/cifar10.tgz
 
 A table is an INI file. Each section is a variant and holds flags of run.py without their dashes;
-[DEFAULT] holds what all variants share, and `seeds`; name there also what is a default of run.py
-today, as a row is known by its flags alone. `data` in a table comes before --data. All variants get
-their first seed before any gets its second. A run lies in --runs as run.py leaves it; as soon as it
-is over it becomes a row of --results/<table>.csv, without accuracies where it diverged; README.md
-there is made from the rows of all tables, each variant compared with the first that has a row. The
-tables of experiments/studies have their rows in results/study, others in the folder results of
---runs. The same command goes on where it was stopped; rows that are there already are not run
-again, on whatever images: give studies of other images another --results.
+[DEFAULT] holds what all variants share, and `seeds`. List run.py's defaults too: a row is known
+by its flags alone. `data` in a table overrides --data. All variants get their first seed before any
+gets its second. A run lies in --runs as run.py leaves it. As soon as it is over, it becomes a row
+of --results/<table>.csv, without accuracies where it diverged. README.md there is made from the
+rows of all tables; each variant is compared with the first one that has a row. The tables of
+experiments/studies have their rows in results/study, others in the folder results of --runs. The
+same command goes on where it was stopped. Runs that have a row already are not made again, and all
+rows are of the same images: for other images give another --results.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from study_rows import COLUMNS, read_rows, write_rows
 from study_table import Job, read_table
 
-from s11_fastai.cli import Parser, command_line, path_flag
+from s11_fastai.cli import Parser, command_line, path_flag, run_flags
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import say
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     with command_line(__file__) as signals:
         args = parse(argv)
         jobs = read_table(args.table)
+        check_flags(jobs)
         rows = args.results / f"{args.table.stem}.csv"
         signals.be_patient()
         try:
@@ -53,6 +54,15 @@ def main(argv: list[str] | None = None) -> None:
         make_page(rows, args)
         if signals.asked:
             raise Stopped(signals.asked, "the same command goes on")
+
+
+def check_flags(jobs: list[Job]) -> None:
+    """Raise S11Error, before any run begins, for a variant that run.py would refuse."""
+    for job in jobs:
+        try:
+            run_flags([*job.flags, "--seed", str(job.seed)])
+        except S11Error as error:
+            raise S11Error(f"[{job.variant}] of the table: {error}") from error
 
 
 def make_page(rows: Path, args: argparse.Namespace) -> None:
@@ -89,9 +99,7 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
                     failed.append(job)
                     say(f"{job.folder} ended with exit code {process.returncode}")
                     continue
-                row = row_of(job, args.runs / job.folder)
-                write_rows(rows, [*read_rows(rows), row])
-                say(f"{job.folder}: {row['final_accuracy'] or 'diverged'}")
+                add_row(rows, job, args.runs / job.folder)
             time.sleep(0.2)
     finally:
         stop()
@@ -99,7 +107,8 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
             process.wait()
     if failed and not signals.asked:
         first = args.runs / f"{failed[0].folder}.log"
-        raise S11Error(f"{len(failed)} runs failed: look at {first}")
+        runs = "a run" if len(failed) == 1 else f"{len(failed)} runs"
+        raise S11Error(f"{runs} failed: look at {first}")
 
 
 def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
@@ -120,6 +129,19 @@ def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
             start_new_session=True,  # a Ctrl-C comes to this process, which tells them
         )
+
+
+def add_row(rows: Path, job: Job, out: Path) -> None:
+    """Add the row of a run that is over; raises S11Error where the rows are of other images."""
+    row, there = row_of(job, out), read_rows(rows)
+    others = {each["data"] for each in there} - {row["data"]}
+    if others and "--data" not in job.flags:
+        raise S11Error(
+            f"{out} is of {row['data']}, and {rows} has rows of {' and '.join(sorted(others))}: "
+            "give another --results"
+        )
+    write_rows(rows, [*there, row])
+    say(f"{job.folder}: {row['final_accuracy'] or 'diverged'}")
 
 
 def row_of(job: Job, out: Path) -> dict[str, object]:
@@ -156,8 +178,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("table", type=path_flag, help="an INI file of variants")
     add("--data", help="as run.py's")
     add("--parallel", type=int, default=1, help="runs at a time, which share the cores (default 1)")
-    add("--runs", type=path_flag, default=Path("runs/study"), help="folder of the runs themselves")
-    add("--results", type=path_flag, help="folder of the rows")
+    add(
+        "--runs",
+        type=path_flag,
+        default=Path("runs/study"),
+        help="folder of the runs (default runs/study)",
+    )
+    add("--results", type=path_flag, help="folder of the rows and of the page")
     args = parser.parse_args(argv)
     if args.parallel < 1:
         raise S11Error("--parallel must be 1 or more")
@@ -166,6 +193,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if args.results is None:
         ours = args.table.resolve().parent == STUDIES.resolve()
         args.results = ROOT / "results/study" if ours else args.runs / "results"
+    page = args.results / "README.md"
+    if page.exists() and not page.read_bytes().startswith(b"# Study\n"):
+        raise S11Error(f"{page} is no page of a study and is kept: give another --results")
     args.runs = args.runs / args.table.stem
     return args
 

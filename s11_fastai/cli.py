@@ -60,7 +60,7 @@ class Options(NamedTuple):
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows its description as it is written.
 
-    Its complaints are one line on stderr, without the usage text.
+    It raises S11Error for what it cannot parse, without the usage text.
     """
 
     def __init__(self, prog: str, description: str | None) -> None:
@@ -68,10 +68,11 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # a short form may be another flag's too in a later version
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {one_line(message)}; --help lists the flags\n")
+        raise S11Error(f"{message}; --help lists the flags")
 
 
 @contextmanager

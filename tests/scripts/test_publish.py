@@ -48,11 +48,10 @@ def test_published_pictures_are_those_of_the_run_without_the_training_images(pub
         assert (path.suffix == ".png") is kept
 
 
-def test_a_large_picture_becomes_a_small_one_of_the_same_shape():
+def test_a_large_picture_becomes_a_small_one_of_the_same_shape(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (1200, 2400, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    small = Image.open(io.BytesIO(publish.small_webp(file.getvalue())))
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    small = Image.open(io.BytesIO(publish.small_webp(tmp_path / "large.png")))
     assert (small.format, small.size) == ("WEBP", (1200, 600))
 
 
@@ -105,6 +104,32 @@ def test_a_record_that_a_run_lacks_is_left_out(published, tmp_path):
     publish.main([str(older), str(tmp_path / "out")])
     assert not (tmp_path / "out/classes.json").exists()
     assert (tmp_path / "out/history.csv").exists()
+
+
+def test_pictures_that_cannot_be_read_or_are_of_other_weights_leave_nothing(
+    published, tmp_path, capsys
+):
+    run = shutil.copytree(published[0], tmp_path / "run")
+    argv = [run, tmp_path / "out", "--weights", tmp_path / "weights.safetensors"]
+    record = json.loads((run / "classes.json").read_text())
+    (run / "classes.json").write_text(json.dumps(record | {"weights": "best"}))
+    with pytest.raises(SystemExit):
+        publish.main([str(word) for word in argv])
+    assert "shows other weights than those after its last epoch" in capsys.readouterr().err
+    (run / "classes.json").write_text(json.dumps(record))
+    (run / "figures/loss.png").write_bytes(bytes(publish.MOST_BYTES + 1))
+    with pytest.raises(SystemExit):
+        publish.main([str(word) for word in argv])
+    said = capsys.readouterr().err
+    assert "loss.png cannot be read: run interpret.py" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_run_whose_pictures_are_gone_says_that_none_was_published(published, tmp_path, capsys):
+    run = shutil.copytree(published[0], tmp_path / "run")
+    shutil.rmtree(run / "figures")
+    publish.main([str(run), str(tmp_path / "out")])
+    assert capsys.readouterr().out == f"7 records and 0 pictures are in {tmp_path / 'out'}\n"
 
 
 def test_help_needs_nothing_heavy():

@@ -284,6 +284,51 @@ def test_each_run_becomes_a_row_and_is_made_once(table, tmp_path, made_up_runs, 
     assert "3 of 3 runs are there" in capsys.readouterr().out
 
 
+def test_a_row_of_other_images_does_not_join_the_rows(
+    table, tmp_path, made_up_runs, monkeypatch, capsys
+):
+    argv = [str(table), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    row_of = study.row_of
+    monkeypatch.setattr(
+        study, "row_of", lambda job, out: row_of(job, out) | {"data": f"copy {job.seed}"}
+    )
+    with pytest.raises(SystemExit) as stop:
+        study.main(argv)
+    assert stop.value.code == 2
+    assert "low-0.1-seed1 is of copy 1, and " in (said := capsys.readouterr().err)
+    assert said.endswith("peaks.csv has rows of copy 0: give another --results\n")
+    assert {row["seed"] for row in read_rows(tmp_path / "results/peaks.csv")} == {"0"}
+    own = "[A]\ndata = a\n[B]\ndata = b\nseeds = 1\n"  # a table may compare images
+    table.with_name("images.ini").write_text(own)
+    study.main([str(table.with_name("images.ini")), *argv[1:]])
+    assert len(read_rows(tmp_path / "results/images.csv")) == 2
+
+
+def test_a_page_of_something_else_is_kept(table, tmp_path, made_up_runs, capsys):
+    (tmp_path / "README.md").write_text("# My notes\n")
+    with pytest.raises(SystemExit):
+        study.main([str(table), "--results", str(tmp_path), "--runs", str(tmp_path / "runs")])
+    assert "README.md is no page of a study and is kept" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "# My notes\n"
+    assert made_up_runs == []
+    assert study_page.HEAD.startswith("# Study\n")
+
+
+@pytest.mark.parametrize("line", ["label-smoothin = 0.1", "widht = 4", "wd = -1", "epochs = many"])
+def test_a_variant_that_would_be_refused_is_named_before_any_run(
+    table, tmp_path, made_up_runs, capsys, line
+):
+    table.write_text(f"{TABLE}\n[last]\n{line}\n")
+    with pytest.raises(SystemExit) as stop:
+        study.main([str(table), "--runs", str(tmp_path / "runs")])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("study.py: [last] of the table: ")
+    assert f"--{line.split(' ')[0]}" in said
+    assert said.count("\n") == 1
+    assert made_up_runs == []
+
+
 def test_tables_of_ones_own_leave_the_committed_page_alone(table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert study.parse([str(table)]).results == Path("runs/study/results")
@@ -402,7 +447,8 @@ def test_a_published_run_is_a_row_of_the_study(run):
     (job,) = [each for each in jobs if (each.variant, each.seed) == (variant, seed)]
     settings, _ = run_flags([*job.flags, "--seed", str(seed)])
     records = read_records(run)
-    assert replace(settings, data=records.settings.data, precision="auto") == records.settings
+    either = {"data": records.settings.data, "precision": records.settings.precision}
+    assert replace(settings, **either) == records.settings  # the row has what precision it was
     rows = read_rows(ROOT / "results/study/final-width-64.csv")
     (row,) = [row for row in rows if (row["variant"], row["seed"]) == (variant, str(seed))]
     made = study.row_of(job, run)
