@@ -119,7 +119,10 @@ def parser() -> Parser:
     parser = Parser(prog="bench.py", description=__doc__)
     parser.set_defaults(**DEFAULTS)
     add = parser.add_argument
-    add("--data", help="a folder or archive of images (default: CIFAR-10)")
+    add(
+        "--data",
+        help="a folder or archive of images (default: CIFAR-10 at hand; `start` needs one)",
+    )
     add("--only", nargs="+", choices=SECTIONS, help="sections")
     add("--device", choices=("cpu", "cuda"), help="what the network runs on (default cpu)")
     add("--workers", type=int, help="that load batches, in input (default 0)")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
+from s11_fastai.streams import say
 
 if TYPE_CHECKING:
     from s11_fastai.report.groups import Group
@@ -31,18 +32,27 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    from s11_fastai import say
     from s11_fastai.report.comparison import write_comparison
     from s11_fastai.report.groups import group_by_settings
     from s11_fastai.runs.records import read_records
 
-    groups = group_by_settings([read_records(path) for path in args.runs])
+    groups = group_by_settings([read_records(path) for path in runs_among(args.runs)])
     say(format_table(groups))
     if args.out.suffix.lower() == ".html":
         say(f"their page is {write_comparison(args.out, groups)}")
     else:
         draw(groups, args.out)
         say(f"their curves are in {args.out}")
+
+
+def runs_among(paths: Sequence[Path]) -> Sequence[Path]:
+    """Those that hold a run, as a shell's * gives others too; all of them where none does."""
+    others = [path for path in paths if path.exists() and not (path / "config.json").exists()]
+    if len(others) == len(paths):
+        return paths
+    for path in others:
+        say(f"left out: {path} holds no run")
+    return [path for path in paths if path not in others]
 
 
 def draw(groups: Sequence[Group], out: Path) -> None:

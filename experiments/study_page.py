@@ -22,8 +22,8 @@ ENOUGH_SEEDS = 3
 _LR_FLAGS = {"--lr-max", "--lr-min"}
 HEAD = """# Study
 
-What single changes are worth. Choices are made on held-out training images; the tables whose names
-begin with "final" alone are of the test images, by which nothing is chosen. This page is made from
+What single changes are worth. Choices are made on held-out training images; only the tables whose
+names begin with "final" are of the test images, by which nothing is chosen. This page is made from
 the rows beside it by `python experiments/study.py`, whose tables say which settings each variant
 has. Accuracies are those of the last epoch in percent, mean and standard deviation over the seeds;
 those of the training images, a mean, are of the augmented images while the last epoch went on. A

@@ -169,13 +169,22 @@ def whole_float32() -> Iterator[None]:
 
     TF32 has 10 bits of the 23: it would give some of the images another class than a CPU does.
     """
-    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # not in its stubs
+    cudnn = torch.backends.cudnn
+    conv = cudnn.conv  # type: ignore[attr-defined]  # not in its stubs
     kept = conv.fp32_precision
+    try:
+        allowed = cudnn.allow_tf32
+    except RuntimeError:  # torch refuses to read the older name once the newer one has been set
+        allowed = None
+    if allowed is not None:
+        cudnn.allow_tf32 = False  # both are set, so that others may go on reading the older one
     conv.fp32_precision = "ieee"
     try:
         yield
     finally:
         conv.fp32_precision = kept
+        if allowed is not None:
+            cudnn.allow_tf32 = allowed
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastai.learner import Learner
+from fastai.learner import Learner, Recorder
 from fastai.losses import CrossEntropyLossFlat
 from fastcore.foundation import L
 from numpy.typing import ArrayLike
@@ -58,9 +58,9 @@ class S11Learner(Learner):
     def to_channelslast(
         self, use_amp: bool = True, amp_mode: str | AMPMode = AMPMode.FP16, **kwargs
     ) -> "S11Learner":
-        """fastai's `to_channelslast`, as the Learner is from its beginning.
+        """fastai's `to_channelslast`, for after `to_contiguous`: a Learner begins channels-last.
 
-        Only after `to_contiguous` is there something to do; `use_amp` adds low precision then.
+        Where there is something to do, `use_amp` adds low precision too.
         """
         if not hasattr(self, "channels_last"):
             self.add_cb(ChannelsLast())
@@ -155,8 +155,10 @@ def s11_learner(
     # fastai's loaders may have none: then the network stays where it is.
     device = torch.device(getattr(dls, "device", None) or next(model.parameters()).device)
     on_cuda = device.type == "cuda"
-    # Torch's defaults of the last two are None, which no callback can write down as a number.
-    sgd = partial(torch.optim.SGD, momentum=momentum, nesterov=True, fused=on_cuda, foreach=False)
+    # Left out, `fused` and `foreach` are None, and callbacks that log numbers fail on that.
+    sgd = partial(
+        torch.optim.SGD, momentum=momentum, nesterov=momentum > 0, fused=on_cuda, foreach=False
+    )
     own = {
         "loss_func": CrossEntropyLossFlat(label_smoothing=label_smoothing),
         "opt_func": partial(TorchOptimizer, opt=sgd),
@@ -166,8 +168,8 @@ def s11_learner(
     }
     cbs = [ChannelsLast(), LossesToCPU(), *L(kwargs.pop("cbs", None))]
     learn = S11Learner(dls, model, wd=wd, cbs=cbs, **own | kwargs)
-    recorder = learn.recorder
-    recorder.loss, recorder.smooth_loss = MeanLoss(), SmoothLoss()
+    for recorder in learn._grab_cbs(Recorder):
+        recorder.loss, recorder.smooth_loss = MeanLoss(), SmoothLoss()
     picked = pick_precision(precision, device)
     if picked != "fp32":
         learn.add_cb(TrainInLowPrecision(picked))
@@ -190,10 +192,13 @@ class TrainInLowPrecision(MixedPrecision):
     run_valid = False
     computing = False
 
+    def __call__(self, event_name: str) -> object:
+        if event_name == "before_fit":  # a fit that was interrupted has not put `run` back
+            others = self.learn._grab_cbs(MixedPrecision).filter(lambda cb: cb is not self)
+            self.run = not others  # until the fit ends, if somebody has added fastai's own
+        return super().__call__(event_name)
+
     def before_fit(self) -> None:
-        if any(isinstance(cb, MixedPrecision) and cb is not self for cb in self.learn.cbs):
-            self.run = False  # until the fit ends: somebody has added fastai's own
-            return
         device = next(self.model.parameters()).device.type
         half = self.amp_mode.value == "fp16"
         self.autocast = autocast(device, torch.float16 if half else torch.bfloat16)
@@ -228,7 +233,8 @@ class LossesToCPU(Callback):
     """
 
     def after_train(self) -> None:
-        self.recorder.losses = [loss.cpu() for loss in self.recorder.losses]
+        for recorder in self.learn._grab_cbs(Recorder):
+            recorder.losses = [loss.cpu() for loss in recorder.losses]
 
 
 def _ramps(

@@ -124,8 +124,8 @@ def _untouched(learn: Learner) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
     optimiser = learn.opt and copy.deepcopy(learn.opt.state_dict())
-    kept = [(thing, dict(vars(thing))) for thing in (learn, learn.recorder, *loaders)]
-    cbs = list(learn.cbs)
+    cbs, means = list(learn.cbs), (learn.recorder.loss, learn.recorder.smooth_loss)
+    kept = [(thing, dict(vars(thing))) for thing in (learn, *cbs, *means, *loaders)]
     of_loaders, of_all = loader_generator_state(loaders), generator_state()
     try:
         yield
@@ -134,8 +134,6 @@ def _untouched(learn: Learner) -> Iterator[None]:
             vars(thing).clear()
             vars(thing).update(attributes)
         learn.cbs = L(cbs)
-        for cb in cbs:
-            cb.learn = learn
         model.load_state_dict(weights)
         for module, training in modes:
             module.training = training
@@ -163,10 +161,14 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
     """
     curve = np.asarray(losses, dtype=float)
     if len(curve) < _FEWEST_STEPS:
-        why = "the loss was not finite any more" if len(curve) < len(lrs) else "the test was over"
+        why, remedy = (
+            ("the loss was not finite any more", "look at the data")
+            if len(curve) < len(lrs)
+            else ("the test was over", "give a larger `num_it`")
+        )
         raise S11Error(
             f"the range test gives no bounds: after {len(curve)} steps {why}, and {_FEWEST_STEPS} "
-            "are needed; look at the data, or give `lr_min` and `lr_max`"
+            f"are needed; {remedy}, or give `lr_min` and `lr_max`"
         )
     flat, lowest, start = _n_flat_steps(curve), int(curve.argmin()), _start(curve)
     if lowest < flat or start - curve[lowest] < _SMALLEST_FALL * abs(start):

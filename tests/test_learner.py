@@ -5,7 +5,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IntToFloatTensor, ToTensor
@@ -36,6 +36,18 @@ class Steps(Callback):
 
     def before_step(self):
         self.hypers.append(dict(self.opt.hypers[-1]))
+
+
+def test_a_learner_without_fastais_callbacks_or_momentum_trains(images):
+    dls = get_dls(images, bs=16, device="cpu")
+    bare = s11_learner(dls, S11ResNet(3, 1), default_cbs=False, cbs=TrainEvalCallback())
+    before = [p.tolist() for p in bare.model.parameters()]
+    bare.fit(1)
+    assert [p.tolist() for p in bare.model.parameters()] != before
+    learn = s11_learner(dls, S11ResNet(3, 1), momentum=0)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert {h["mom"] for h in learn.opt.hypers} == {0}
 
 
 @pytest.fixture(scope="module")

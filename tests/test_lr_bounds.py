@@ -72,7 +72,7 @@ def test_a_curve_that_has_only_begun_to_fall_gives_no_bounds():
         (smoothed([*[2.3] * 10, *[np.inf] * 87]), "not finite"),
         (np.full(97, 2.3), "never fell"),
         (np.linspace(2, 9, 97), "never fell"),
-        (curve()[:10], "20 are needed"),
+        (curve()[:10], "20 are needed; give a larger `num_it`"),
         ([], "20 are needed"),
     ],
 )
@@ -97,6 +97,8 @@ def state(learn) -> list:
         torch.get_rng_state().tolist(),
         [p.grad is None for p in learn.model.parameters()],
         getattr(learn.recorder, "lrs", None),
+        [learn.recorder.smooth_loss.count, float(learn.recorder.smooth_loss.value)],
+        [cb.run for cb in learn.cbs],
     ]
 
 
@@ -162,14 +164,17 @@ def test_training_is_the_same_to_the_bit_with_and_without_it(images):
 
 
 def test_it_leaves_no_trace_when_it_fails(images):
-    learn = small_learner(images)
-    before = state(learn)
-
     class Fails(Callback):
         def before_step(self):
             if self.train_iter == 7:
                 raise RuntimeError("out of memory")
 
+    class OfFitsAlone(Callback):
+        def before_fit(self):
+            self.run = not hasattr(self.learn, "lr_finder")
+
+    learn = small_learner(images, cbs=OfFitsAlone())
+    before = state(learn)
     with learn.added_cbs(Fails()), pytest.raises(RuntimeError, match="out of memory"):
         find_lr_bounds(learn)
     assert state(learn) == before

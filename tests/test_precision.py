@@ -162,6 +162,46 @@ def test_gpus_evaluate_in_whole_float32_as_cpus_do(images):
     assert torch.backends.cudnn.conv.fp32_precision == default
 
 
+def test_who_asks_cudnn_for_its_precision_gets_an_answer_in_evaluation(images):
+    class Asks(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = S11ResNet(3, 1)
+
+        def forward(self, x):
+            asked.add(torch.backends.cudnn.allow_tf32)
+            with torch.backends.cudnn.flags(enabled=False):
+                return self.inner(x)
+
+    def looked():
+        return [torch.backends.cudnn.allow_tf32, torch.backends.cudnn.conv.fp32_precision]
+
+    before, asked = looked(), set()
+    dls = get_dls(images, bs=16, device="cpu")
+    fit(s11_learner(dls, Asks(), precision="fp32"))
+    assert asked == {True, False}
+    assert looked() == before
+    try:
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # from here on nobody can ask
+        fit(learner(images))
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before[1]
+    assert looked() == before
+
+
+def test_after_fastais_own_mixed_precision_was_interrupted_ours_is_back(images):
+    class Interrupts(Callback):
+        def after_loss(self):
+            raise KeyboardInterrupt
+
+    learn, watch = learner(images), Watch()
+    with pytest.raises(KeyboardInterrupt):
+        fit(learn, cbs=[MixedPrecision(), Interrupts()])
+    fit(learn, cbs=watch)
+    assert watch.given == {True: {torch.bfloat16}, False: {torch.float32}}
+
+
 def test_loss_and_accuracy_are_those_of_the_outputs_in_float32(images):
     class Check(Callback):
         order = 90

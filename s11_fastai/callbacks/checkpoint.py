@@ -20,7 +20,8 @@ from s11_fastai.callbacks.fit_state import (
     refusing_misfits,
     state_dict,
 )
-from s11_fastai.errors import DivergedError
+from s11_fastai.callbacks.fits import FitCallback, may_be_fit
+from s11_fastai.errors import DivergedError, S11Error
 from s11_fastai.generators import generator_state, load_generator_state
 from s11_fastai.streams import say
 
@@ -30,20 +31,12 @@ def batches_done(learn: Learner) -> int:
     return round((learn.pct_train * learn.n_epoch - learn.epoch) * len(learn.dls.train))
 
 
-def is_training(learn: Learner) -> bool:
-    """Whether what begins is to train a Learner, and is neither a range test nor a prediction.
-
-    Once it has been trained, `learn.validate` looks like training until it has evaluated.
-    """
-    others = ("lr_finder", "gather_preds")
-    return learn.opt is not None and not any(hasattr(learn, name) for name in others)
-
-
 class Resume(Callback):
     """Begins the fit where a state of `SaveCheckpoints` stands; with None, at its beginning.
 
     The epochs before it are passed over in silence: no other callback hears of them. It is for the
-    `cbs` of one fit.
+    `cbs` of one fit. Among a Learner's own it waits for the first fit, which must not be within
+    `learn.no_mbar`: by that it knows an evaluation. Raises S11Error there.
     """
 
     order = -1000  # the first of all, so that it can keep events from the others
@@ -55,19 +48,20 @@ class Resume(Callback):
         self.silenced: list[Callback] = []
         self.drawn = False  # the generators are those of the state
 
-    def before_fit(self) -> None:
-        self.run = is_training(self.learn)
-
     def before_epoch(self) -> None:
-        if self.state is None or not self.waiting:
+        if self.state is None or not self.waiting or not may_be_fit(self.learn):
             return
         if self.epoch < self.state["epoch"]:
             others = [cb for cb in self.learn.cbs if cb is not self and cb.run]
             for cb in others:
                 cb.run = False
             self.silenced += others
-            raise CancelEpochException
+            raise CancelEpochException("this epoch is over: Resume passes over it in a fit alone")
         self._begin()
+
+    def before_train(self) -> None:
+        if self.waiting and not hasattr(self.learn, "lr_finder"):
+            raise S11Error("Resume takes this fit for an evaluation: begin it outside of no_mbar()")
 
     # Making an iterator over a DataLoader draws a random number, and the epoch's beginning sets
     # pct_train: within an epoch, both come back when that is over. The transforms of the first
@@ -76,17 +70,17 @@ class Resume(Callback):
     def before_batch(self) -> None:
         if not self.training:
             return
-        if self.state is not None:
+        if self.state is not None and not self.waiting:
             self._restore_rest()
         if self.begins is not None and self.epoch == self.begins[0]:
             self.learn.iter += self.begins[1]  # fastai counts from where the loader begins
 
     def before_validate(self) -> None:
-        if self.state is not None:  # no batch of training was left
+        if self.state is not None and not self.waiting:  # no batch of training was left
             self._restore_rest()
 
     def after_fit(self) -> None:
-        if self.waiting:  # no epoch was left to do
+        if self.waiting and may_be_fit(self.learn):  # no epoch was left to do
             self._begin()
             say("nothing was left to train: the checkpoint is of the end of this fit")
         self.begins = None
@@ -117,12 +111,14 @@ class Resume(Callback):
         self.state = None
 
 
-class SaveCheckpoints(Callback):
+class SaveCheckpoints(FitCallback):
     """Gives `save` the state of the fit, as `state_dict` describes it.
 
     It does so at the beginning, when `minutes` have passed since the last time, after each epoch,
     and when `checkpoint` is called. Weights and losses that are not finite are not saved:
     it raises DivergedError. Range tests, predictions and evaluations by themselves save nothing.
+    Random numbers that other callbacks draw between an epoch's end and the first batch of the next
+    are drawn once more when a fit goes on from there.
     """
 
     order = ParamScheduler.order + 5  # after what records the batch and the epoch
@@ -136,36 +132,35 @@ class SaveCheckpoints(Callback):
         self.write, self.minutes, self.clock = save, minutes, clock
         self.saved: tuple[int, int] | None = None
 
-    def before_fit(self) -> None:
-        self.run, self.saved = is_training(self.learn), None
-
     def before_epoch(self) -> None:
-        self.generators = generator_state()
+        if not self.trains:
+            self.generators = generator_state()
 
-    def before_train(self) -> None:  # which `learn.validate` has not
-        if self.saved is None:
-            self.saved_at = self.clock()
-            resume = getattr(self.learn, "resume", None)
-            if resume is not None and resume.begins is not None:
-                self.saved = resume.begins
-            else:
-                self._save(self.epoch, 0, self.generators)
+    def begin_fit(self) -> None:
+        self.saved, self.saved_at = None, self.clock()
+        resume = getattr(self.learn, "resume", None)
+        if resume is not None and resume.begins is not None:
+            self.saved = resume.begins
+        else:
+            self._save(self.epoch, 0, self.generators)
 
     def before_validate(self) -> None:
-        self.generators = generator_state()  # evaluation begins again, and draws again
+        if self.in_fit:
+            self.generators = generator_state()  # evaluation begins again, and draws again
 
     def after_batch(self) -> None:
-        if self.training and self.clock() - self.saved_at >= 60 * self.minutes:
+        if self.in_fit and self.training and self.clock() - self.saved_at >= 60 * self.minutes:
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Save the state after the last training batch, where a fit can go on from there."""
-        if begins_at_batch(self.dls.train) and not self.recorder.train_metrics:
+        goes_on = begins_at_batch(self.dls.train) and not self.recorder.train_metrics
+        if self.in_fit and goes_on:
             generators = None if self.training else self.generators
             self._save(self.epoch, batches_done(self.learn), generators)
 
     def after_epoch(self) -> None:
-        if self.saved is not None:
+        if self.in_fit:
             self._save(self.epoch + 1, 0)
 
     def _save(self, epoch: int, batch: int, generators: dict[str, Any] | None = None) -> None:

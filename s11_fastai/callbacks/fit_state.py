@@ -172,7 +172,7 @@ def _tell_of_epochs(learn: Learner) -> None:
     recorder = learn.recorder
     for cb in learn.cbs:
         if isinstance(cb, ProgressCallback) and "mbar" in vars(cb):
-            cb.mbar.update(0)  # without this beginning it cannot take the number of an epoch
+            cb.mbar.update(0)  # the bar must have begun before it takes the number of an epoch
         elif isinstance(cb, ShowGraphCallback) and "nb_batches" in vars(cb):
             cb.nb_batches = list(recorder.iters)
         elif isinstance(cb, CSVLogger) and not cb.append:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from fastai.callback.core import Callback
 from fastai.learner import Recorder
 from torch import Tensor
+
+from s11_fastai.callbacks.fits import FitCallback
 
 # What is known of an epoch at its beginning.
 _NOTHING: Mapping[str, Any] = {"seconds": 0.0, "batches": (), "right": 0, "seen": 0}
@@ -39,12 +40,13 @@ def best_of(history: Sequence[EpochRow]) -> EpochRow | None:
     return max(history, key=lambda row: row.valid_accuracy, default=None)
 
 
-class RecordEpochs(Callback):
+class RecordEpochs(FitCallback):
     """Keeps a row of every epoch and of every step in `history` and `steps`.
 
     It calls `on_epoch` as soon as an epoch is over. The training accuracy is that of the batches
     as they were trained on. Where the Learner has no metric called "accuracy", or its targets are
-    no classes, accuracies are NaN.
+    no classes, accuracies are NaN. Epochs without a batch, range tests, predictions and
+    evaluations by themselves have no row.
     """
 
     order = Recorder.order + 5  # it takes the recorder's metrics
@@ -58,12 +60,14 @@ class RecordEpochs(Callback):
         self.seen = 0
         self._begin_epoch(_NOTHING)
 
-    def before_epoch(self) -> None:
-        self._begin_epoch(self.begun or _NOTHING)
-        self.begun = None
+    def before_train(self) -> None:
+        super().before_train()
+        if self.in_fit:
+            self._begin_epoch(self.begun or _NOTHING)
+            self.begun = None
 
     def after_batch(self) -> None:
-        if not self.training:
+        if not (self.in_fit and self.training):
             return
         hypers = self.opt.hypers[-1]
         self.batches.append([hypers["lr"], hypers.get("mom", 0.0), None, len(self.y)])
@@ -73,8 +77,12 @@ class RecordEpochs(Callback):
             self.seen += len(self.y)
 
     def after_epoch(self) -> None:
-        metrics = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1], strict=False))
+        if not (self.in_fit and self.batches):
+            return
         epoch = self._epoch_state()
+        # A cancelled training or evaluation has no metrics among the recorder's values.
+        names = self.recorder._valid_mets.attrgot("name")
+        metrics = dict(zip(names[::-1], self.recorder.values[-1][::-1], strict=False))
         lrs, momenta, losses, sizes = zip(*epoch["batches"], strict=True)
         first = len(self.steps)
         rows = enumerate(zip(lrs, momenta, losses, strict=True), first)
@@ -84,7 +92,7 @@ class RecordEpochs(Callback):
                 epoch=self.epoch + 1,
                 train_loss=sum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes),
                 train_accuracy=epoch["right"] / epoch["seen"] if epoch["seen"] else float("nan"),
-                valid_loss=metrics.get("valid_loss", float("nan")),
+                valid_loss=metrics.get("loss", float("nan")),
                 valid_accuracy=metrics.get("accuracy", float("nan")),
                 lr=lrs[-1],
                 seconds=epoch["seconds"],

@@ -4,11 +4,12 @@ import math
 import signal
 
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import CancelFitException
 from torch import Tensor
 
-from s11_fastai.callbacks.checkpoint import SaveCheckpoints, is_training
+from s11_fastai.callbacks.checkpoint import SaveCheckpoints
 from s11_fastai.callbacks.distributed import Processes
+from s11_fastai.callbacks.fits import FitCallback
 from s11_fastai.callbacks.recording import RecordEpochs
 from s11_fastai.errors import DivergedError
 from s11_fastai.signals import StopSignals
@@ -24,7 +25,7 @@ def batches_between_looks(device: str | torch.device) -> int:
     return 1 if torch.device(device).type == "cpu" else _BATCHES_ON_A_GPU
 
 
-class StopOnDivergence(Callback):
+class StopOnDivergence(FitCallback):
     """Raises DivergedError for the first step whose loss is NaN or infinite.
 
     On a CPU it does so in that step, on a GPU some steps later, but before the end of the epoch
@@ -37,10 +38,12 @@ class StopOnDivergence(Callback):
     def __init__(self) -> None:
         self.unseen: list[tuple[str, float, Tensor]] = []
 
-    def before_fit(self) -> None:
-        self.run, self.unseen = is_training(self.learn), []
+    def begin_fit(self) -> None:
+        self.unseen = []
 
     def after_batch(self) -> None:
+        if not self.in_fit:
+            return
         where = f"step {self.train_iter - 1}" if self.training else "the evaluation"
         loss = self.learn.loss.detach().mean()  # one for each image, if predictions are gathered
         self.unseen.append((where, self.opt.hypers[-1]["lr"], loss))
@@ -59,13 +62,13 @@ class StopOnDivergence(Callback):
                 )
 
     def after_train(self) -> None:
-        self.look()
+        if self.in_fit:
+            self.look()
 
-    def after_validate(self) -> None:
-        self.look()
+    after_validate = after_train
 
 
-class StopOnSignal(Callback):
+class StopOnSignal(FitCallback):
     """Ends the fit, in all processes at the same batch, once a signal has come to any of them.
 
     One process ends after the step that goes on; on several GPUs it may take some steps more.
@@ -78,19 +81,19 @@ class StopOnSignal(Callback):
         self.signals, self.processes = signals, processes
         self.batches = 0
 
-    def before_fit(self) -> None:
+    def begin_fit(self) -> None:
         alone = self.processes.world_size == 1
         self.every = 1 if alone else batches_between_looks(self.dls.device)
 
     def after_batch(self) -> None:
         self.batches += 1
-        if self.batches % self.every == 0 and self._asked():
+        if self.in_fit and self.batches % self.every == 0 and self._asked():
             if hasattr(self.learn, "save_checkpoints"):
                 self.learn.save_checkpoints.checkpoint()
             raise CancelFitException
 
     def after_epoch(self) -> None:
-        if self._asked():
+        if self.in_fit and self._asked():
             raise CancelFitException
 
     def _asked(self) -> bool:

@@ -203,7 +203,7 @@ def _augmenter(images: ImageSet, seed: int, augment: object) -> Augmenter | None
         return PaddedImages(images, seed, augment)
     if isinstance(augment, type) or not hasattr(augment, "set_random_seed"):
         raise S11Error(
-            f'augment={augment!r:.60} is none that can be used: give "default", None, '
+            f'augment={augment!r:.60} cannot be used: give "default", None, '
             "PadCropFlip(...) or an albumentations.Compose; fastai's batch transforms go into "
             'dls.add_tfms([...], "after_batch")'
         )

@@ -28,7 +28,8 @@ class OfItem(Transform):
         self.images = images
 
     def __call__(self, item: Any, **kwargs) -> Any:
-        # A Transform would go into a tuple; it is no picture, as a list is none.
+        # A Transform is applied to each part of a tuple. A list gets whole to `encodes`, which
+        # refuses it.
         return super().__call__(list(item) if isinstance(item, tuple) else item, **kwargs)
 
 

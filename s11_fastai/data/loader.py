@@ -169,6 +169,7 @@ class ResidentDL(TfmdDL):
 
     def before_iter(self) -> None:
         super().before_iter()
+        self.__dict__.pop("indices", None)  # somebody may have given the dataset other items
         if not self._looking:
             self._now, self.epoch = self.epoch, self.epoch + 1
             self._begin, self.first_batch = self.first_batch, 0
@@ -182,7 +183,7 @@ class ResidentDL(TfmdDL):
     def get_idxs(self) -> list[int]:
         if not self._looking:
             self._key = ()
-        begin, self._begin = self._begin, 0  # others than the pass get the whole order
+        begin, self._begin = self._begin, 0  # outside of a pass it is the whole order
         return super().get_idxs()[begin * (self.bs or 1) :]
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
@@ -192,7 +193,7 @@ class ResidentDL(TfmdDL):
     # And this in each worker: `samps` are places in the dataset, of all batches that it makes.
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
-        # Others than indices are left to fastai, one by one.
+        # Items that are no indices are fastai's to make, one by one.
         if self.indices is None or self._replaced("create_item", "do_item"):
             yield from self._of_pictures(super().create_batches(samps))
             return
@@ -212,7 +213,8 @@ class ResidentDL(TfmdDL):
         """Batches of pictures that are new here, augmented where the others would be."""
         epoch, key = self._now, self._key or (0,)
         for i, batch in enumerate(batches):
-            if (augment := self._augmenter) and batch[0].dtype == torch.uint8:
+            pictures = batch[0].dtype == torch.uint8 and batch[0].ndim == 4  # no single one
+            if pictures and (augment := self._augmenter):
                 pixels = np.ascontiguousarray(batch[0].permute(0, 2, 3, 1).numpy())
                 number = i * self.num_workers + self.offs
                 batch = (augment.of_pixels(pixels, epoch, (*key, number)), *batch[1:])

@@ -105,7 +105,7 @@ class PadCropFlip:
         whole = isinstance(self.pad, Integral) and isinstance(self.hole, Integral)
         if not whole or self.pad < 0 or not 0 <= self.hole <= min(shape):
             raise S11Error(
-                f"{self} is nothing for images of {shape[0]}x{shape[1]}: pad must be 0 or more, "
+                f"{self} does not fit images of {shape[0]}x{shape[1]}: pad must be 0 or more, "
                 "hole from 0 to the image's shorter side, in whole pixels"
             )
 
@@ -405,6 +405,8 @@ class NormalizeBytes(Normalize):
     def encodes(self, x: TensorImage) -> TensorImage:
         if x.is_floating_point():
             return super().encodes(x)
+        if x.ndim != 4:  # a single picture, of a loader without batches
+            return super().encodes(x.float() / 255)
         self._refresh()
         scale, shift = self._like(x)
         out = x.as_subclass(torch.Tensor).float()

@@ -176,6 +176,21 @@ def test_other_kinds_of_loader_choose_the_indices_that_are_sliced(dls, num_worke
     assert unlike(xs(pickle.loads(pickle.dumps(partial)))) == 20
 
 
+def test_other_items_that_the_dataset_is_given_are_those_of_the_next_pass(dls):
+    before = ys(dls.valid)
+    dls.valid_ds.items = dls.valid_ds.items[::-1]
+    assert ys(dls.valid) == before[::-1]
+
+
+def test_a_loader_without_batches_gives_single_pictures(dls):
+    for dl in (dls.train, dls.valid):
+        x, y = next(iter(dl.new(bs=None, shuffle=False)))
+        pixels = torch.from_numpy(dl.images.pixels_of(dl.dataset.items[0])[0]).permute(2, 0, 1)
+        assert (x.shape, y) == ((1, 3, 32, 32), dl.dataset[0][1])
+        shown = dl.after_batch.normalize.decodes(x)[0] * 255
+        assert torch.allclose(shown.as_subclass(Tensor), pixels.float(), atol=0.01)
+
+
 def test_training_images_are_augmented_where_the_dataset_is_in_training(learn):
     plain, _ = learn.get_preds()
     assert torch.equal(plain, learn.get_preds(reorder=False)[0])
@@ -330,7 +345,7 @@ def wrong_augments() -> dict[str, object]:
     import albumentations as A
 
     return {
-        "is none that can be used": [
+        "cannot be used": [
             ["flip"],
             "none",
             False,

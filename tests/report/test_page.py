@@ -58,6 +58,15 @@ def test_it_opens_with_the_claim_and_its_conditions(finished):
         assert part in head, part
 
 
+def test_a_device_and_versions_that_are_not_known_are_not_spoken_of(finished, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "r")
+    (out / "env.json").unlink()
+    text = write_page(Folder(out), read_records(out)).read_text()
+    (lead,) = re.findall(r'<p class="lead">(.*?)</p>', text, re.DOTALL)
+    assert "fastai" not in lead
+    assert "None" not in lead
+
+
 def test_every_picture_is_inside_with_words_and_nothing_is_asked_for(finished):
     text = page_of(finished[0])
     pictures = Page(text).all("img")

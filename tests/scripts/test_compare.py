@@ -160,6 +160,7 @@ def test_a_group_is_measured_after_the_epochs_that_all_its_runs_have(finished, t
     [
         (["nowhere"], "holds no run"),
         (["."], "holds no run"),
+        ([".", "."], "holds no run"),
         (["x", "--out", "a.txt"], "must end in"),
     ],
 )
@@ -169,6 +170,20 @@ def test_bad_input_is_one_line(argv, says, capsys):
     assert stop.value.code == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert says in said
+
+
+def test_what_a_star_gives_beside_the_runs_is_left_out(finished, tmp_path, capsys):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "notes.txt").touch()
+    paths = [str(finished[0]), str(tmp_path / "notes.txt"), str(tmp_path / "study")]
+    compare.main([*paths, "--out", str(tmp_path / "c.html")])
+    left_out, again, *table = capsys.readouterr().out.splitlines()
+    assert left_out == f"left out: {paths[1]} holds no run"
+    assert again == f"left out: {paths[2]} holds no run"
+    assert any(line.startswith("A  ") for line in table)
+    with pytest.raises(SystemExit):
+        compare.main([paths[0], str(tmp_path / "mistyped")])
+    assert "mistyped holds no run" in capsys.readouterr().err
 
 
 def test_help_does_without_heavy_imports():

@@ -167,10 +167,8 @@ def test_every_figure_of_a_result_is_that_of_its_file():
 def test_the_mean_is_that_of_all_published_seeds():
     runs = sorted((ROOT / "results/full").glob("seed-*"))
     finals = [100 * read(run / "results.json")["final_accuracy"] for run in runs]
-    count = {2: "Two", 3: "Three"}[len(runs)]
-    assert (
-        f"\n{count} seeds, {mean_and_std(finals, '.2f')}%, of `python experiments/run.py" in README
-    )
+    count = {2: "two", 3: "three"}[len(runs)]
+    assert f"` reaches {mean_and_std(finals, '.2f')}% ({count} seeds): " in README
     assert all(f"[`{run.relative_to(ROOT).as_posix()}`]" in README for run in runs)
 
 
@@ -178,14 +176,18 @@ def test_the_published_weights_claim_what_readme_says():
     """Whoever has the images can check the claim itself."""
     env = read(ROOT / "results/full/seed-0/env.json")
     claim = read_weights(ROOT / "results/full/model.safetensors", torch.device("cpu")).claim
-    assert f"\ngives {claim['accuracy']:.2%}." in README
+    assert f"--data path/to/cifar10.tgz` gives {claim['accuracy']:.2%}. " in " ".join(
+        README.split()
+    )
+    assert env["data_fingerprint"].startswith(re.search(r"fingerprint (\w{12})", README)[1])
     assert claim["data_fingerprint"] == env["data_fingerprint"]
 
 
 def test_readmes_figures_of_the_study_stand_there():
     study_page = (ROOT / "results/study/README.md").read_text()
     (figures,) = re.findall(
-        r"these settings reach (\S*)%, [^%]* (\S*)% \(\[three", " ".join(README.split())
+        r"at width 16, these settings reach (\S*)% and [^%]* (\S*)% \(\[three",
+        " ".join(README.split()),
     )
     for name, figure in zip(("default", "reference"), figures, strict=True):
         assert re.search(rf"^\| {name} \|.*\| 3 \| [^|]* \| {figure} ±", study_page, re.MULTILINE)
@@ -194,8 +196,8 @@ def test_readmes_figures_of_the_study_stand_there():
 def test_readmes_other_figures_are_those_of_their_files():
     history = read_records(ROOT / "results/full/seed-0").history
     minutes = sum(row.seconds for row in history) / 60
-    assert f"24 epochs in {minutes:.0f} minutes" in README
-    assert f"reached {reference_log.FINAL_ACCURACY:.2%} on those" in README
+    assert f"): 24 epochs, {minutes:.0f} minutes in" in README
+    assert f"reached {reference_log.FINAL_ACCURACY:.2%}, its final epoch" in README
     (times,) = re.findall(r"takes \[(\S*) times\]\(docs/speed.md\)", " ".join(README.split()))
     assert re.search(
         rf"^\| each of two runs, threads sleep \|.*\| {times} \|$", BENCH, re.MULTILINE
@@ -206,7 +208,10 @@ def test_readmes_other_figures_are_those_of_their_files():
     )
     candidate = variants["candidate"]
     for name, found in (
-        ("label smoothing 0", r"none is (\S*) points better after 10 epochs at width 16, .* three"),
+        (
+            "label smoothing 0",
+            r"without it: (\S*) points better after 10 epochs at width 16, .* three",
+        ),
         ("ends at peak / 10", r"LRMAX / 10 ends (.*) points lower, width 16, two seeds"),
     ):
         (figure,) = re.findall(found, README)
@@ -214,19 +219,21 @@ def test_readmes_other_figures_are_those_of_their_files():
         assert f"{abs(fmean(against)):.2f}" == figure
         assert len(against) == (3 if "three" in found else 2)
     wider = {v.name: v for v in read_variants(ROOT / "results/study/recipe-width-32.csv")}
-    (worse,) = re.findall(r"and (\S*) worse after 24 at half of the width, three seeds", README)
+    (worse,) = re.findall(r", (\S*) worse after 24 at width 32, three seeds", README)
     against = differences(wider["label smoothing 0"], wider["candidate"])
     assert (f"{-fmean(against):.2f}", len(against)) == (worse, 3)
     found_peak, *grid = read_variants(ROOT / "results/study/peaks.csv")[::-1]
     assert found_peak.finds_its_peak
     assert len(grid) == 6
     found = {v.name: v for v in read_variants(ROOT / "results/study/bounds.csv")}
-    spreads = re.search(
-        r"over five seeds it spreads by (\d+%), at half of the width by (\d+%)", README
-    )
-    for name, spread in zip(("width 16", "width 32"), spreads.groups(), strict=True):
-        peaks = list(found[name].peaks.values())
-        assert (len(peaks), f"{stdev(peaks) / fmean(peaks):.0%}") == (5, spread)
+    narrow = read_variants(ROOT / "results/study/peaks-width-8.csv")
+    (found["width 8"],) = [variant for variant in narrow if variant.finds_its_peak]
+    (spreads,) = re.findall(r"its standard deviation over seeds is ([^(]*) \(study", README)
+    for spread, name in re.findall(r"(\d+%) at (width \d+)", spreads):
+        peaks = list(found.pop(name).peaks.values())
+        assert len(peaks) >= 3
+        assert f"{stdev(peaks) / fmean(peaks):.0%}" == spread
+    assert not found
     (above,) = re.findall(r"ends (.*) points above the best of six peaks, one seed", README)
     best = max(variant.accuracies["0"] for variant in grid)
     assert f"{found_peak.accuracies['0'] - best:.2f}" == above
