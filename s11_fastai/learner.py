@@ -201,7 +201,9 @@ class TrainInLowPrecision(MixedPrecision):
     def before_fit(self) -> None:
         device = next(self.model.parameters()).device.type
         half = self.amp_mode.value == "fp16"
-        self.autocast = autocast(device, torch.float16 if half else torch.bfloat16)
+        # A cache would outlive the step within somebody's autocast, or one that was interrupted.
+        dtype = torch.float16 if half else torch.bfloat16
+        self.autocast = autocast(device, dtype, cache_enabled=False)
         self.learn.scaler = GradScaler(device, **self.kwargs | {"enabled": half})
         self.scales = L()
 

@@ -97,7 +97,7 @@ def state(learn) -> list:
         torch.get_rng_state().tolist(),
         [p.grad is None for p in learn.model.parameters()],
         getattr(learn.recorder, "lrs", None),
-        [learn.recorder.smooth_loss.count, float(learn.recorder.smooth_loss.value)],
+        [learn.recorder.smooth_loss.count, str(learn.recorder.smooth_loss.value)],
         [cb.run for cb in learn.cbs],
     ]
 

@@ -192,7 +192,7 @@ def test_who_asks_cudnn_for_its_precision_gets_an_answer_in_evaluation(images):
 
 def test_after_fastais_own_mixed_precision_was_interrupted_ours_is_back(images):
     class Interrupts(Callback):
-        def after_loss(self):
+        def before_epoch(self):
             raise KeyboardInterrupt
 
     learn, watch = learner(images), Watch()
@@ -200,6 +200,16 @@ def test_after_fastais_own_mixed_precision_was_interrupted_ours_is_back(images):
         fit(learn, cbs=[MixedPrecision(), Interrupts()])
     fit(learn, cbs=watch)
     assert watch.given == {True: {torch.bfloat16}, False: {torch.float32}}
+
+
+def test_within_somebodys_autocast_the_weights_of_each_step_are_used(images):
+    """Torch keeps what it has cast for as long as the outermost autocast goes on."""
+    whole, within = learner(images), learner(images)
+    fit(whole)
+    with torch.autocast("cpu", enabled=False):
+        fit(within)
+    for ours, theirs in zip(within.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_loss_and_accuracy_are_those_of_the_outputs_in_float32(images):
