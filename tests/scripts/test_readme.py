@@ -198,10 +198,6 @@ def test_readmes_other_figures_are_those_of_their_files():
     minutes = sum(row.seconds for row in history) / 60
     assert f"): 24 epochs, {minutes:.0f} minutes in" in README
     assert f"reached {reference_log.FINAL_ACCURACY:.2%}, its final epoch" in README
-    (times,) = re.findall(r"takes \[(\S*) times\]\(docs/speed.md\)", " ".join(README.split()))
-    assert re.search(
-        rf"^\| each of two runs, threads sleep \|.*\| {times} \|$", BENCH, re.MULTILINE
-    )
     variants = {v.name: v for v in read_variants(ROOT / "results/study/recipe.csv")}
     ((more, peak),) = re.findall(
         r"times 0.125 \| (.*) points more at peak 0.4 .* peak (.*), w", README
