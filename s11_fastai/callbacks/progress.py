@@ -29,7 +29,8 @@ class EpochTable(Callback):
 
     def after_epoch(self) -> None:
         history = self.learn.record_epochs.history
-        row = history[-1]
+        if not history or (row := history[-1]).epoch != self.epoch + 1:
+            return  # it has recorded nothing of this epoch
         if not self.begun:
             self._say(self.names)
             self.begun = True

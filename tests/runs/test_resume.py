@@ -15,7 +15,7 @@ from helpers import SMALL, compare, ended, newest, no_pictures_of_predictions, r
 
 from s11_fastai import load_run
 from s11_fastai.callbacks.checkpoint import Resume, SaveCheckpoints
-from s11_fastai.callbacks.recording import RecordEpochs
+from s11_fastai.callbacks.progress import EpochTable
 from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.lock import RunFolder
 from s11_fastai.runs.records import read_records
@@ -354,7 +354,7 @@ def test_momentum_comes_back_in_the_memory_order_of_its_weight(undisturbed, tmp_
             seen.append(kept["momentum_buffer"].stride() == parameter.stride())
             assert not torch.equal(kept["momentum_buffer"], torch.zeros_like(parameter))
 
-    monkeypatch.setattr(RecordEpochs, "before_train", look, raising=False)
+    monkeypatch.setattr(EpochTable, "before_train", look, raising=False)
     run.main(["--out", str(tmp_path / "r"), "--resume"])
     assert seen
     assert all(seen)

@@ -15,6 +15,7 @@ from helpers import BOUNDS, ROOT, SMALL, help_without_heavy_imports
 
 from s11_fastai import load_run
 from s11_fastai.cli import run_flags
+from s11_fastai.errors import S11Error
 
 fcntl = pytest.importorskip("fcntl")
 pty = pytest.importorskip("pty")
@@ -148,7 +149,7 @@ def test_a_recipe_is_short_for_its_settings_and_a_flag_beside_it_wins():
     settings, _ = run_flags(["--recipe", "reference", "--lr-max", "0.1", "--demo"])
     assert (settings.momentum, settings.wd, settings.lr_min) == (0.95, 0, 0.00088)
     assert (settings.lr_max, settings.width) == (0.1, 16)
-    with pytest.raises(SystemExit):
+    with pytest.raises(S11Error, match="invalid choice: 'another'"):
         run_flags(["--recipe", "another"])
 
 

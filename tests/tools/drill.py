@@ -52,7 +52,7 @@ from s11_fastai.runs import run as runs
 from s11_fastai.sources import cache, digits, folder
 
 FLAGS = [
-    *("--width", "2", "--bs", "64", "--epochs", "3", "--peak-epoch", "1"),
+    *("--width", "4", "--bs", "64", "--epochs", "3", "--peak-epoch", "1"),
     *("--lr-max", "0.1", "--device", "cpu", "--checkpoint-minutes", "0.0005"),
 ]
 # For --every-change: the same changes in the same order whenever it runs, and no more than needed.
