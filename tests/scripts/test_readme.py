@@ -224,8 +224,12 @@ def variants_of(table: str) -> dict[str, Variant]:
             *(2, "recipe", "candidate", "ends at peak / 10"),
         ),
         (
-            r"runs with it end (\S+) points below peak 0.8, .* two seeds",
+            r"runs with it end (\S+) points below peak 0.8 \(two seeds\)",
             *(2, "peaks", "peak 0.8", "found"),
+        ),
+        (
+            r"and (\S+) below peak 0.4 \(three seeds\)",
+            *(3, "peaks", "peak 0.4", "found"),
         ),
     ],
 )
@@ -239,11 +243,12 @@ def test_what_a_setting_is_worth_stands_in_the_study(said, seeds, table, better,
     assert not is_settled(points, one_image=0.02)
 
 
-def test_the_peak_beside_which_the_found_one_stands_is_the_best_of_those_given():
-    found, *grid = sorted(variants_of("peaks").values(), key=lambda v: not v.finds_its_peak)
-    best = max(grid, key=lambda variant: fmean(variant.accuracies.values()))
-    assert found.finds_its_peak
-    assert f"points below {best.name}, the best of those given" in README
+def test_the_peaks_beside_which_the_found_one_stands_are_the_best_of_those_given():
+    given = [each for each in variants_of("peaks").values() if not each.finds_its_peak]
+    given.sort(key=lambda variant: fmean(variant.accuracies.values()))
+    assert len(given) == 7
+    *_, second, best = (each.name for each in given)
+    assert re.search(rf"below {best} \(.* below {second} \(.*\), the best of those given", README)
 
 
 def test_the_spread_of_the_peaks_is_the_studys():
