@@ -83,9 +83,8 @@ def pictures_of(figures: Path) -> dict[str, bytes]:
         path = figures / f"{picture.name}.png"
         if picture.source is Inputs or not path.exists():
             continue
-        png = path.read_bytes()
-        if len(png) <= MOST_BYTES:
-            found[path.name] = png
+        if path.stat().st_size <= MOST_BYTES:
+            found[path.name] = path.read_bytes()
         else:
             found[f"{picture.name}.webp"] = small_webp(path)
     return found
