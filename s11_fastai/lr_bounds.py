@@ -61,25 +61,27 @@ def find_lr_bounds(
 ) -> LRBounds:
     """Run fastai's range test for `num_it` steps, choose the bounds by `bounds_of`, leave no trace.
 
-    A bound that is given is kept; where both are, no test is run. Weights, buffers, optimiser,
-    recorder, loaders and every random number generator are as before when it returns, and also
-    when it fails; nothing is written to disk. Raises S11Error as `bounds_of` does, and where the
-    bound that was found lies on the wrong side of the given one; for a given one of 0 or less too.
+    A bound that is given is kept. Where `lr_max` is, no test is run, and `lr_min` is a hundredth of
+    it unless given too. Weights, buffers, optimiser, recorder, loaders and every random number
+    generator are as before when it returns, and also when it fails; nothing is written to disk.
+    Raises S11Error as `bounds_of` does, for a given bound of 0 or less, and where `lr_min` is not
+    below `lr_max`.
     """
     for name, given in (("lr_min", lr_min), ("lr_max", lr_max)):
         if given is not None and not 0 < given < math.inf:
             raise S11Error(f"`{name}` must be a finite number above 0, not {given}")
-    if lr_min is not None and lr_max is not None:
-        if lr_min >= lr_max:
-            raise S11Error(f"`lr_min` {lr_min:g} must be below `lr_max` {lr_max:g}")
-        return LRBounds(lr_min, lr_max)
+    if lr_max is not None:
+        low = lr_max / PEAK_ABOVE_END if lr_min is None else lr_min
+        if low >= lr_max:
+            raise S11Error(f"`lr_min` {low:g} must be below `lr_max` {lr_max:g}")
+        return LRBounds(low, lr_max)
     lrs, losses = _range_test(learn, num_it)
     low, high = bounds_of(lrs, losses)
-    low, high = low if lr_min is None else lr_min, high if lr_max is None else lr_max
+    low = low if lr_min is None else lr_min
     if low >= high:
         raise S11Error(
-            f"`lr_min` {low:.3g} is not below `lr_max` {high:.3g} (the range test gave "
-            "the one that was not given): give both `lr_min` and `lr_max`"
+            f"`lr_min` {low:.3g} is not below the `lr_max` {high:.3g} that the range test found: "
+            "give a lower `lr_min`, or `lr_max` too"
         )
     return LRBounds(low, high, lrs[: len(losses)], losses)
 
@@ -168,20 +170,20 @@ def bounds_of(lrs: Sequence[float], losses: Sequence[float]) -> tuple[float, flo
         )
         raise S11Error(
             f"the range test gives no bounds: after {len(curve)} steps {why}, and {_FEWEST_STEPS} "
-            f"are needed; {remedy}, or give `lr_min` and `lr_max`"
+            f"are needed; {remedy}, or give `lr_max`"
         )
     flat, lowest, start = _n_flat_steps(curve), int(curve.argmin()), _start(curve)
     if lowest < flat or start - curve[lowest] < _SMALLEST_FALL * abs(start):
         raise S11Error(
             f"the range test gives no bounds: the loss never fell below the {start:.3g} it began "
-            "at; look at data and labels, or give `lr_min` and `lr_max`"
+            "at; look at data and labels, or give `lr_max`"
         )
     lr_max = PEAK_ABOVE_HALF * half_of_the_fall(lrs, losses).lr
     still_low = lowest >= len(curve) - flat
     if still_low and lr_max > (last := lrs[len(curve) - 1]):
         raise S11Error(
             "the range test gives no bounds: the loss had only begun to fall when it ended, at lr "
-            f"{last:.3g}; give `lr_min` and `lr_max`"
+            f"{last:.3g}; give `lr_max`"
         )
     return lr_max / PEAK_ABOVE_END, lr_max
 

@@ -79,7 +79,7 @@ def test_a_curve_that_has_only_begun_to_fall_gives_no_bounds():
 def test_a_curve_that_gives_no_bounds(losses, says):
     with pytest.raises(S11Error, match=says) as error:
         bounds_of(LRS[: 97 if says == "not finite" else len(losses)], losses)
-    assert "`lr_min`" in str(error.value)
+    assert str(error.value).endswith("give `lr_max`") and "\n" not in str(error.value)
 
 
 def state(learn) -> list:
@@ -216,17 +216,18 @@ def test_a_given_bound_that_no_training_can_have_is_refused(given):
 def test_given_bounds_in_the_wrong_order_are_refused(images):
     with pytest.raises(S11Error, match=r"`lr_min` 0.2 must be below `lr_max` 0.1"):
         find_lr_bounds(small_learner(images), 0.2, 0.1)
+    with pytest.raises(S11Error, match=r"`lr_min` 50 is not below .* found: give a lower `lr_min`"):
+        find_lr_bounds(small_learner(images), 50.0)
 
 
-def test_given_bounds_skip_the_test(images):
+def test_a_given_peak_skips_the_test_and_the_cycle_ends_at_a_hundredth_of_it(images, monkeypatch):
     learn = small_learner(images)
-    learn.fit = lambda *_, **__: pytest.fail("the range test ran")
-    bounds = find_lr_bounds(learn, 0.01, 0.1)
-    assert (bounds.lr_min, bounds.lr_max, bounds.lrs) == (0.01, 0.1, ())
-    del learn.fit
-    assert find_lr_bounds(learn, None, 5.0).lr_max == 5.0
-    with pytest.raises(S11Error, match="give both"):
-        find_lr_bounds(learn, None, 1e-9)
+    found = find_lr_bounds(learn)
+    low = find_lr_bounds(learn, 1e-5)
+    assert (low.lr_min, low.lr_max, low.lrs) == (1e-5, found.lr_max, found.lrs)
+    monkeypatch.setattr(learn, "fit", lambda *_, **__: pytest.fail("the range test ran"))
+    assert find_lr_bounds(learn, 0.01, 0.1) == LRBounds(0.01, 0.1)
+    assert find_lr_bounds(learn, lr_max=5.0) == LRBounds(0.05, 5.0)
 
 
 def test_it_is_fastais_range_test(images):

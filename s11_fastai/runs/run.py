@@ -201,10 +201,9 @@ class MainRun(Run):
         return bounds
 
     def _bounds(self, find: Callable[[], LRBounds]) -> LRBounds:
-        given = self.settings.lr_min and self.settings.lr_max
         steps, evaluations = (self.settings.epochs * len(dl) for dl in self.learn.dls.loaders)
         left = 1 - self.steps_done / steps
-        to_find = 0 if self.bounds or given else RANGE_TEST_STEPS
+        to_find = 0 if self.bounds or self.settings.lr_max else RANGE_TEST_STEPS
         device = self.learn.dls.device
         self.estimate = TimeEstimate(to_find + left * steps, left * evaluations, device)
         if self.bounds is None:

@@ -72,7 +72,7 @@ class Settings:
     width: int = _setting(64, "channels of the first layer", WIDTH)
     seed: int = _setting(0, "random seed of weights, order and augmentation", SEED)
     lr_min: float | None = _setting(
-        None, "lr at both ends of the cycle (default: by the range test)", _LR
+        None, "lr at both ends of the cycle (default: a hundredth of the peak's)", _LR
     )
     lr_max: float | None = _setting(None, "lr at the peak (default: by the range test)", _LR)
     peak_epoch: int | None = _setting(

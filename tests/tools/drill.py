@@ -53,7 +53,7 @@ from s11_fastai.sources import cache, digits, folder
 
 FLAGS = [
     *("--width", "4", "--bs", "64", "--epochs", "3", "--peak-epoch", "1"),
-    *("--lr-max", "0.1", "--device", "cpu", "--checkpoint-minutes", "0.0005"),
+    *("--lr-min", "0.001", "--device", "cpu", "--checkpoint-minutes", "0.0005"),
 ]
 # For --every-change: the same changes in the same order whenever it runs, and no more than needed.
 FEW_CHANGES = ["--epochs", "2", "--lr-min", "0.01", "--checkpoint-minutes", "9"]
