@@ -48,8 +48,8 @@ def machine() -> dict:
 
 def tests(path: Path) -> dict:
     """How many tests there were, those that failed with the first line of why, and their notes."""
-    suite = ElementTree.parse(path).getroot().find("testsuite")
-    counts = {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
+    [suite] = ElementTree.parse(path).getroot().iter("testsuite")
+    counts = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
     failed, notes = {}, {}
     for case in suite.iter("testcase"):
         for problem in (*case.iter("failure"), *case.iter("error")):

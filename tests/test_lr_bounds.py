@@ -79,7 +79,7 @@ def test_a_curve_that_has_only_begun_to_fall_gives_no_bounds():
 def test_a_curve_that_gives_no_bounds(losses, says):
     with pytest.raises(S11Error, match=says) as error:
         bounds_of(LRS[: 97 if says == "not finite" else len(losses)], losses)
-    assert str(error.value).endswith("give `lr_max`") and "\n" not in str(error.value)
+    assert str(error.value).endswith("give `lr_max`")
 
 
 def state(learn) -> list:

@@ -165,10 +165,12 @@ class _Child(subprocess.Popen[str]):
         )
 
     def go(self) -> None:
+        assert self.stdin
         with suppress(BrokenPipeError):  # then it says no line
             os.write(self.stdin.fileno(), b"go\n")  # nothing is left to be written as it closes
 
     def line(self) -> str:
+        assert self.stdout
         line = self.stdout.readline()
         if not line:
             self.complaints.seek(0)
