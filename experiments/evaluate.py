@@ -90,7 +90,7 @@ def with_test(data: str | None, side: int, weights: Path) -> ImageSet:
     if not len(images.valid.labels):
         raise S11Error(
             f"{images.name} has no test images: give `weights` {weights} with `data`, images of "
-            "the same classes that have a test/"
+            "the same classes in train/ and test/"
         )
     return images
 

@@ -31,9 +31,9 @@ def one_line(text: str) -> str:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are, printable."""
+    """The first of some names, and how many more there are, on one line."""
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return printable(", ".join(names[:_SHOWN])) + more
+    return one_line(", ".join(names[:_SHOWN])) + more
 
 
 @contextmanager

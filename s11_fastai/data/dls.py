@@ -26,7 +26,7 @@ from s11_fastai.data.transforms import (
 from s11_fastai.environment import pick_device
 from s11_fastai.errors import S11Error
 from s11_fastai.sources import ImageSet, Split
-from s11_fastai.sources.imageset import fingerprint
+from s11_fastai.sources.imageset import MAX_CLASSES, fingerprint
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -169,6 +169,11 @@ def _labels(name: str, values: object) -> np.ndarray:
 def _names(labels: list[np.ndarray]) -> tuple[str, ...]:
     both = np.concatenate([y.ravel() for y in labels])
     if both.dtype.kind in "iu" and both.size:
+        if both.min() > 0 or both.max() >= MAX_CLASSES:
+            raise S11Error(
+                f"labels go from {both.min()} to {both.max()}: count the classes from 0, at most "
+                f"{MAX_CLASSES:,} of them, or give vocab, all of their names"
+            )
         return tuple(map(str, range(int(both.max()) + 1)))
     return tuple(sorted({str(label) for label in both}))
 

@@ -2,6 +2,8 @@
 
 import configparser
 import os
+import re
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral
@@ -19,7 +21,7 @@ from s11_fastai.sources.known import NAMES, known_name
 from s11_fastai.sources.layout import Layout, check_test, find_layout
 from s11_fastai.sources.resize import resized
 from s11_fastai.sources.tree import Disk, Tree, folder_key
-from s11_fastai.streams import printable
+from s11_fastai.streams import one_line
 
 __all__ = ["ImageSet", "Split", "load_images"]
 
@@ -31,7 +33,7 @@ def load_images(data: str | Path | None = None, holdout: int = 0, *, size: int =
     """The images at `data`, RGB, decoded once and memory-mapped from a cache after that.
 
     `data` is a folder of PNG, JPEG, WebP, GIF, BMP or TIFF: `train/<class>/` and `test/<class>/`
-    (or `val/`, `valid/`), or with `holdout` `train/<class>/`, `<class>/` or Kaggle's `train/` with
+    (or `val/`, `valid/`, `train_set/` and the like), or with `holdout` `train/<class>/`, `<class>/` or Kaggle's `train/` with
     `trainLabels.csv`; or the batches of CIFAR-10 or CIFAR-100; or a `.zip` or `.tar` of any of
     these; or "digits"; or None for CIFAR-10: a copy in fastai's data or archive folder, else the
     published archive, downloaded. They may lie two folders deep. Cache and download lie in fastai's
@@ -61,19 +63,29 @@ def load_all(
     if data is not None and not isinstance(data, str | os.PathLike):
         raise S11Error(f"`data` is a path or 'digits', not {data!r:.60}")
     path = _cifar10() if data is None else Path(os.path.expanduser(data))
-    # Of a name that is too long pathlib's own raise an error.
-    if os.path.isdir(path) and str(data):
-        images = _from_folder(path, side, needs_test)
-    elif os.path.isfile(path):
-        images = _from_archive(path, side, needs_test)
-    else:
+    if not str(data) or not (kind := _kind(path)):
         raise S11Error(f"{data!r:.300} does not exist: give a folder, a {READ}, or 'digits'")
+    read = _from_folder if kind == "folder" else _from_archive
+    images = read(path, side, needs_test)
     return replace(images, name=images.name or _own_name(path))
+
+
+def _kind(path: Path) -> str:
+    """ "folder" or "file", or "" where there is neither; raises S11Error where that is not told."""
+    try:
+        mode = os.stat(path).st_mode
+    except PermissionError as error:
+        raise S11Error(f"{path} cannot be read ({error.strerror}): mend its permissions") from error
+    except (OSError, ValueError):  # a name that is too long, or has a zero in it
+        return ""
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else ""
 
 
 def _own_name(path: Path) -> str:
     """What images at a path are called whose pixels nobody knows."""
-    name = printable(path.resolve().name.split(".")[0])
+    path = path.resolve()
+    suffix = re.compile(r"\.(zip|tgz|tbz2?|txz|tar(\.\w+)?)$", re.IGNORECASE)
+    name = one_line(path.name if path.is_dir() else suffix.sub("", path.name)) or "images"
     return f"unverified {name}" if name.split(",")[0] in NAMES else name
 
 

@@ -1,11 +1,13 @@
 """Archives, read into memory without being unpacked to disk: `.tar`, packed or not, and `.zip`."""
 
 import bz2
+import codecs
 import errno
 import gzip
 import hashlib
 import io
 import lzma
+import re
 import shutil
 import stat
 import struct
@@ -33,21 +35,34 @@ _BLOCK, _CHUNK = 512, 1 << 20
 _END_OF_TAR = bytes(_BLOCK)
 _IS_UTF8 = 0x800  # the flag of a zip's member that says so of its name
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
-# What people may bring instead, by its first bytes.
+_UNPACK = "unpack it and give the folder, or give a " + READ + " of it"
+_ARRAYS = "give its images as arrays to dls_from_arrays"
+_PICTURE = "give the folder that has a folder of pictures for each class"
+# What people may bring instead, by its first bytes in lower case, and what to do.
 _OTHERS = {
-    b"7z\xbc\xaf'\x1c": "a 7z archive",
-    b"Rar!\x1a\x07": "a rar archive",
-    b"\x28\xb5\x2f\xfd": "a file packed by zstd",
-    b"\x89PNG": "a picture (PNG)",
-    b"\xff\xd8\xff": "a picture (JPEG)",
-    b"GIF8": "a picture (GIF)",
-    b"\x89HDF": "an HDF5 file",
-    b"PAR1": "a Parquet file",
-    b"\x93NUMPY": "a NumPy array",
-    b"%PDF": "a PDF",
-    b"<!DOCTYPE": "a web page",
-    b"<html": "a web page",
+    b"7z\xbc\xaf'\x1c": ("a 7z archive", _UNPACK),
+    b"rar!\x1a\x07": ("a rar archive", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("a file packed by zstd", _UNPACK),
+    b"\x89png": ("a picture (PNG)", _PICTURE),
+    b"\xff\xd8\xff": ("a picture (JPEG)", _PICTURE),
+    b"gif8": ("a picture (GIF)", _PICTURE),
+    b"bm": ("a picture (BMP)", _PICTURE),
+    b"ii*\0": ("a picture (TIFF)", _PICTURE),
+    b"mm\0*": ("a picture (TIFF)", _PICTURE),
+    b"riff": ("a picture (WebP)", _PICTURE),
+    b"\x89hdf": ("an HDF5 file", _ARRAYS),
+    b"matlab": ("a MATLAB file", _ARRAYS),
+    b"par1": ("a Parquet file", _ARRAYS),
+    b"\x93numpy": ("a NumPy array", _ARRAYS),
+    b"\0\0\x08": ("a file of MNIST's kind (idx)", _ARRAYS),
+    b"%pdf": ("a PDF", _PICTURE),
 }
+_TEXTS = {
+    b"<": ("a web page or other markup", "fetch the data itself"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file with git lfs pull"),
+    b"": ("text", "give the folder or archive of the images"),
+}
+_UNKNOWN = "no archive that is known", _UNPACK
 # What a damaged file raises. zipfile and bz2 know more ways than they name.
 _BROKEN = (
     tarfile.TarError,
@@ -183,17 +198,28 @@ def _check_tar(path: Path) -> None:
     with path.open("rb") as raw, closing(_unpacked(raw)) as unpacked:
         packed = unpacked is not raw
         start = unpacked.read(_BLOCK)
+    if not start or start == _END_OF_TAR:  # it is empty
+        return
     try:
-        if len(start) == _BLOCK and start != _END_OF_TAR:  # else it is cut short, or empty
-            tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
-        kind = next((kind for magic, kind in _OTHERS.items() if start.startswith(magic)), "")
-        what = f"is {kind or 'no archive that is known'}"
+        kind, remedy = _other(start)
+        if len(start) < _BLOCK and (kind, remedy) == _UNKNOWN:
+            return  # it is cut short
+        what = f"is {kind}"
         if packed:
-            what = f"holds {kind or 'something'}, packed, and no tar archive"
-        raise S11Error(
-            f"{path} {what}: unpack it and give the folder, or give a {READ} of it"
-        ) from None
+            kind = "something" if (kind, remedy) == _UNKNOWN else kind
+            what = f"holds {kind}, packed, and no tar archive"
+        raise S11Error(f"{path} {what}: {remedy}") from None
+
+
+def _other(start: bytes) -> tuple[str, str]:
+    """What a file is that begins so and is no archive, and what to do."""
+    lower = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    # A file of fewer letters may be the beginning of anything.
+    is_text = re.fullmatch(rb"[\t\n\r\x20-\x7e]{8,}", lower)
+    kinds = _TEXTS if is_text else _OTHERS
+    return next((found for magic, found in kinds.items() if lower.startswith(magic)), _UNKNOWN)
 
 
 def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo, bound: _Bound) -> bytes:

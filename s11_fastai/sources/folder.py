@@ -27,7 +27,7 @@ from s11_fastai.sources.layout import Layout
 from s11_fastai.sources.picture import SUFFIXES, cut_and_resize, reason, rgb_image
 from s11_fastai.sources.resize import resize_note
 from s11_fastai.sources.tree import Tree
-from s11_fastai.streams import few, printable
+from s11_fastai.streams import few
 
 _CHUNK = 250
 
@@ -109,15 +109,16 @@ def _by_class(tree: Tree, part: str, where: Path) -> dict[str, list[str]]:
 
     Macs write é as two letters and others as one, and both mean the same class.
     """
-    place = len(PurePosixPath(part).parts)
+    above = PurePosixPath(part).parts
+    place = len(above)
     classes: dict[str, list[str]] = {
         normalize("NFC", folder.name): []
         for folder in map(PurePosixPath, tree.folders)
-        if len(folder.parts) == place + 1 and (not part or folder.parts[0] == part)
+        if len(folder.parts) == place + 1 and folder.parts[:place] == above
     }
     for name in sorted(tree.files):
         *folders, _file = PurePosixPath(name).parts
-        if len(folders) > place and (not part or folders[0] == part):
+        if len(folders) > place and tuple(folders[:place]) == above:
             classes[normalize("NFC", folders[place])].append(name)
     _refuse_empty({_folder(part, c): len(names) for c, names in classes.items()}, where)
     return classes
@@ -140,7 +141,7 @@ def _notes(
     """Lines on the files that were left out, and on the images that were resized."""
     notes = []
     if strays := files - set(kept):
-        count = f"{len(strays):,} of {len(files):,} files, the first {printable(min(strays))}"
+        count = f"{len(strays):,} of {len(files):,} files, the first {few([min(strays)])}"
         notes.append(f"left out, as no image of a class: {count}")
     if others := Counter(size for size in sizes if size and size != (side, side)):
         notes.append(resize_note(others, len(kept), side))

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,11 +111,13 @@ class ImageSet:
     def hold_out(self, n: int) -> "ImageSet":
         """Take `n` training images, stratified and always the same, as the part that is evaluated.
 
-        The test images are not in what comes back. Raises S11Error where `n` leaves a class
-        without an image on either side.
+        The test images are not in what comes back. Raises S11Error where `n` is no whole number or
+        leaves a class without an image on either side.
         """
         from sklearn.model_selection import train_test_split
 
+        if not isinstance(n, Integral):
+            raise S11Error(f"`holdout` must be a whole number of images, not {n!r:.60}")
         total, n_classes = len(self.train.labels), len(self.classes)
         counts = np.bincount(self.train.labels, minlength=n_classes)
         if counts.min() < 2:
@@ -134,7 +137,7 @@ class ImageSet:
         for side in (kept, held):
             without = set(range(n_classes)) - set(self.train.labels[side].tolist())
             if without:
-                names = ", ".join(self.classes[c] for c in sorted(without))
+                names = few([self.classes[c] for c in sorted(without)])
                 raise S11Error(
                     f"holding out {n:,} images leaves {names} without one on either side: "
                     "choose a number that is less extreme"

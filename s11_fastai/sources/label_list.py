@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 from s11_fastai.errors import S11Error
 from s11_fastai.sources.tree import Tree
-from s11_fastai.streams import printable
+from s11_fastai.streams import few
 
 _MAX_BYTES, _MAX_LINES = 64 << 20, 2_000_000
 
@@ -30,7 +30,7 @@ def by_label(tree: Tree, part: str, labels: str, where: Path) -> dict[str, list[
     if left:
         raise S11Error(
             f"{where}: {len(left):,} of {len(given):,} images in {labels} are not in {part}/, the "
-            f"first {printable(min(left))}: add them, or take them out of the list"
+            f"first {few([min(left)])}: add them, or take them out of the list"
         )
     return classes
 
@@ -46,12 +46,14 @@ def _read(tree: Tree, labels: str, where: Path) -> dict[str, str]:
         for row in rows:
             if rows.line_num > _MAX_LINES:
                 raise ValueError(f"it has more than {_MAX_LINES:,} lines")
-            if not row:
+            fields = [field.strip() for field in row]
+            if not any(fields):
                 continue
-            if len(row) != 2:
-                raise ValueError(f"line {rows.line_num} has not two fields")
-            if given.setdefault(row[0], label := normalize("NFC", row[1])) != label:
-                raise ValueError(f"line {rows.line_num} has another label for {row[0]!a}")
+            if len(fields) != 2 or not all(fields):
+                raise ValueError(f"line {rows.line_num} is no id and label")
+            key, label = fields[0], normalize("NFC", fields[1])
+            if given.setdefault(key, label) != label:
+                raise ValueError(f"line {rows.line_num} has another label for {key!a}")
         if not given:
             raise ValueError("it is empty")
     except (ValueError, csv.Error) as error:

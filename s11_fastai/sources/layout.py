@@ -1,14 +1,16 @@
 """What the folders of a data set mean: which hold training images, which evaluated ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from unicodedata import normalize
 
 from s11_fastai.errors import S11Error
 from s11_fastai.sources.cifar_batches import Batches, batches_in
 from s11_fastai.sources.picture import SUFFIXES, is_picture
-from s11_fastai.sources.tree import TEST, TRAIN, VALID, Place, Tree
+from s11_fastai.sources.tree import TEST, TRAIN, VALID, Place, Tree, part_of
 from s11_fastai.streams import few, printable
 
 # Kaggle's list of labels, lower case.
@@ -22,9 +24,10 @@ class Layout:
     """Where images lie: in the folder `top` of what is given, in the files and folders `names`.
 
     There they are `batches`, or pictures. Those for training are in a folder of each class in
-    `train`, which is empty where `top` itself has the folders of the classes; or they are all in
-    `train` and the file `labels` tells their classes. Evaluated ones are in `test`, in a folder of
-    each class; None where there are none. `notes` tell what was taken for what.
+    `train`, such as "train" or "train/train", which is empty where `top` itself has the folders of
+    the classes; or they are all in `train` and the file `labels` tells their classes. Evaluated
+    ones are in `test`, in a folder of each class; None where there are none. `notes` tell what was
+    taken for what.
     """
 
     names: frozenset[str]
@@ -50,12 +53,12 @@ def find_layout(place: Place, where: Path) -> Layout:
     for _ in range(_FLOORS):
         trees = {top: place.peek(top) for top in tops}
         floors.append(trees)
-        if found := [x for top, tree in trees.items() if (x := _parts(tree, top, where))]:
+        if found := [x for top, tree in trees.items() if (x := _parts(place, tree, top, where))]:
             return _single(found, where)
         tops = [str(PurePosixPath(top, f)) for top, tree in trees.items() for f in _upper(tree)]
     for trees in floors:
         for top, tree in trees.items():
-            if _called(tree, (*TRAIN, *TEST, *VALID)):
+            if any(_called(tree, names) for names in (TRAIN, TEST, VALID)):
                 own = "; if one of these is a class, put all classes into a folder train/"
                 raise S11Error(
                     f"{where / top} has no train/ with a folder of images for each class: add it, "
@@ -77,24 +80,58 @@ def check_test(is_fine: bool, where: Path) -> None:
         )
 
 
-def _parts(tree: Tree, top: str, where: Path) -> Layout | None:
+def _parts(place: Place, tree: Tree, top: str, where: Path) -> Layout | None:
     """The layout of a tree with batches or a part for training at its top."""
     if batches := batches_in(tree):
         return Layout(frozenset(batches.md5), batches=batches, top=top, notes=batches.notes)
     if not (found := _called(tree, TRAIN)):
         return None
-    train = _one_of(found, where / top)
-    if not _has_folders(tree, train):
-        return _with_list(tree, train, top, where)
-    with_classes = [[n for n in _called(tree, k) if _has_folders(tree, n)] for k in (TEST, VALID)]
-    evaluated = with_classes[0] or with_classes[1]
-    test = _one_of(evaluated, where / top) if evaluated else None
-    others = [n for n in _called(tree, (*TEST, *VALID)) if n != test]
+    name = _one_of(found, where / top)
+    train = _part(place, tree, top, name)
+    if not train.classes:
+        return _with_list(tree, name, top, where)
+    test = None
+    for called in (_called(tree, TEST), _called(tree, VALID)):
+        parts = {each: _part(place, tree, top, each) for each in called}
+        if labelled := [each for each, part in parts.items() if part.has_classes_of(train)]:
+            test = parts[_one_of(labelled, where / top)]
+            break
+    read = [part.folder for part in (train, test) if part]
+    names = frozenset(PurePosixPath(folder).parts[0] for folder in read)
+    others = [each for each in (*_called(tree, TEST), *_called(tree, VALID)) if each not in names]
     notes: tuple[str, ...] = ()
-    if others or top.count("/") or (train, test) != ("train", "test"):
-        evaluated_in = f"evaluated {_shown(top, test)}" if test else "no test part"
-        notes = _note(f"trained on {_shown(top, train)}", evaluated_in, _unread(others))
-    return Layout(frozenset({train, test or train}), train, test, top=top, notes=notes)
+    if others or top.count("/") or read != ["train", "test"]:
+        test_part = f"test part {_shown(top, test.folder)}" if test else "no test part"
+        notes = _note(f"trained on {_shown(top, train.folder)}", test_part, _unread(others))
+    return Layout(names, train.folder, test and test.folder, top=top, notes=notes)
+
+
+class _Part(NamedTuple):
+    """The folder in which a part has its classes, and their names."""
+
+    folder: str
+    classes: frozenset[str]
+
+    def has_classes_of(self, train: "_Part") -> bool:
+        """Whether its folders mean classes: not one alone that is none of the training part's."""
+        return len(self.classes) > 1 or bool(self.classes & train.classes)
+
+
+def _part(place: Place, tree: Tree, top: str, name: str) -> _Part:
+    """The part at the top of `tree`; or in its one folder, where that is what has folders.
+
+    So archives lie that were unpacked into a folder of their own name: train/train/<class>/.
+    """
+    inside = {PurePosixPath(n).parts[1] for n in tree.folders if n.startswith(f"{name}/")}
+    if len(inside) == 1:
+        folder = f"{name}/{min(inside)}"
+        if deeper := _upper(place.peek(str(PurePosixPath(top, folder)))):
+            return _Part(folder, _same_letters(deeper))
+    return _Part(name, _same_letters(inside))
+
+
+def _same_letters(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(normalize("NFC", name) for name in names)
 
 
 def _with_list(tree: Tree, train: str, top: str, where: Path) -> Layout | None:
@@ -106,7 +143,7 @@ def _with_list(tree: Tree, train: str, top: str, where: Path) -> Layout | None:
     notes = _note(
         f"trained on {_shown(top, train)} with the labels of {printable(labels)}",
         "no test part",
-        _unread(_called(tree, (*TEST, *VALID))),
+        _unread([*_called(tree, TEST), *_called(tree, VALID)]),
     )
     return Layout(frozenset({train, labels}), train, labels=labels, top=top, notes=notes)
 
@@ -173,11 +210,10 @@ def _upper(tree: Tree) -> list[str]:
 
 
 def _called(tree: Tree, names: Sequence[str]) -> list[str]:
-    return [name for name in _upper(tree) if name.lower() in names]
-
-
-def _has_folders(tree: Tree, part: str) -> bool:
-    return any(name.startswith(f"{part}/") for name in tree.folders)
+    """The folders at the tree's top that are called so; or else so with a word beside."""
+    upper = _upper(tree)
+    exact = [name for name in upper if name.lower() in names]
+    return exact or [name for name in upper if part_of(name) in names]
 
 
 def _shown(top: str, name: str) -> str:

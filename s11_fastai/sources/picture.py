@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mimetypes
 import os
 import warnings
 from contextlib import suppress
@@ -14,13 +13,15 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from s11_fastai.errors import S11Error
-from s11_fastai.streams import printable
+from s11_fastai.streams import one_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Of images of any kind, also of those that are not read: what is called so is no stray file.
 SUFFIXES = {
-    *(suffix for suffix, kind in mimetypes.types_map.items() if kind.startswith("image/")),
-    *(".webp", ".jfif", ".apng", ".mpo", ".heic", ".heif", ".avif"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".tif"),
+    *(".tiff", ".avif", ".cr2", ".cr3", ".dds", ".dng", ".heic", ".heif", ".ico", ".j2k", ".jp2"),
+    *(".jxl", ".nef", ".pbm", ".pcx", ".pgm", ".pnm", ".ppm", ".psd", ".ras", ".svg", ".tga"),
+    *(".xbm", ".xpm"),
 }
 
 # What a person may call a picture.
@@ -157,9 +158,11 @@ def _remedy(item: object, error: Exception) -> str:
 def _name_of(item: object) -> str:
     """How an error calls it."""
     if isinstance(item, Image.Image):
-        return printable(str(getattr(item, "filename", ""))) or f"a PIL image of mode {item.mode}"
+        return (
+            one_line(f"{getattr(item, 'filename', ''):.200}") or f"a PIL image of mode {item.mode}"
+        )
     if isinstance(item, str | os.PathLike):
-        return printable(os.fsdecode(item))
+        return one_line(f"{os.fsdecode(item):.200}")
     if isinstance(item, np.ndarray | torch.Tensor):
         return f"{type(item).__name__} of {item.dtype}"
     if isinstance(item, bytes | bytearray):

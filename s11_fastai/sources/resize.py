@@ -38,8 +38,9 @@ def resize_note(sizes: Mapping[tuple[int, int], int], total: int, side: int) -> 
     if rest := counts[_NAMED:]:
         named.append(f"{sum(n for _, n in rest):,} of {len(rest):,} other sizes")
     n = sum(sizes.values())
+    verb = "is" if n == 1 else "are"
     how = f"cut to a square and resized to {side}x{side}: {', '.join(named)}"
-    return f"{n:,} of {total:,} images are {how}"
+    return f"{n:,} of {total:,} images {verb} {how}"
 
 
 def _resize(images: np.ndarray, side: int) -> np.ndarray:

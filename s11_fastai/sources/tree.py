@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -14,14 +15,19 @@ from s11_fastai.errors import S11Error
 
 DEEPEST = 32  # folders below each other
 _MOST_WAYS = 100  # to one folder
-# What the folders of training images and of evaluated ones are called, in any letter case.
+# What the folders of training images and of evaluated ones are called, in any letter case,
+# perhaps with one of the words that people put beside.
 TRAIN = ("train", "training")
 TEST = ("test", "testing")
 VALID = ("val", "valid", "validation")
 _PARTS = frozenset((*TRAIN, *TEST, *VALID))
+_BESIDE = {"set", "data", "dataset", "images", "seg"}
 # Folders that a NAS, macOS or Windows puts beside anybody's files.
 _FOREIGN = frozenset(
-    ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+    (
+        *("@eaDir", "@Recycle", "#recycle", "__MACOSX", "__pycache__", "lost+found"),
+        *("$RECYCLE.BIN", "System Volume Information"),
+    )
 )
 
 
@@ -82,7 +88,7 @@ class Disk:
     path: Path
 
     def peek(self, top: str) -> Tree:
-        return folder_tree(self.path / top, floors=2, needed=_PARTS)
+        return folder_tree(self.path / top, floors=2, needed=lambda name: part_of(name) != "")
 
     def whole(self, top: str, names: Collection[str]) -> Tree:
         return folder_tree(self.path / top, only=names)
@@ -92,14 +98,14 @@ def folder_tree(
     top: Path,
     only: Collection[str] | None = None,
     floors: int = DEEPEST,
-    needed: Collection[str] | None = None,
+    needed: Callable[[str], bool] | None = None,
 ) -> Tree:
     """The tree of a folder, `floors` high, of those at its top the names in `only`.
 
     What is hidden or a system's own is left out. Links are followed, but not round in a circle.
-    Raises S11Error for a folder that cannot be read, if it is the top, or is called as one of
-    `needed`, lower case, or `needed` is None; and for one that links lead to again and again: a few
-    that have two links each to the next make billions of paths.
+    Raises S11Error for a folder that cannot be read, if it is the top, or its name is `needed`, or
+    that is None; and for one that links lead to again and again: a few that have two links each to
+    the next make billions of paths.
     """
     files: dict[str, Path | bytes] = {}
     folders: set[str] = set()
@@ -112,12 +118,12 @@ def folder_tree(
             raise S11Error(
                 f"{top}: links lead to {place} in more than {_MOST_WAYS} ways: take them away"
             )
-        must = not parts or needed is None or parts[-1].lower() in needed
+        must = not parts or needed is None or needed(parts[-1])
         for entry in [] if place in above else _entries(folder, must):
             name = "/".join(inner := (*parts, entry.name))
             if is_foreign(entry.name) or not (parts or only is None or entry.name in only):
                 continue
-            entry_must = needed is None or entry.name.lower() in needed
+            entry_must = needed is None or needed(entry.name)
             if _is(entry.is_dir, entry, entry_must):
                 folders.add(name)
                 if len(inner) < floors:
@@ -157,6 +163,12 @@ def _unreadable(path: Path | str, error: OSError) -> S11Error:
     return S11Error(
         f"{path} cannot be read ({error.strerror}): mend its permissions, or leave it out"
     )
+
+
+def part_of(name: str) -> str:
+    """Which part a folder of this name is, as "train" of "Train" and of "train_set", or ""."""
+    words = [word for word in re.split(r"[\s_-]+", name.lower()) if word not in _BESIDE]
+    return words[0] if len(words) == 1 and words[0] in _PARTS else ""
 
 
 def is_foreign(name: str) -> bool:

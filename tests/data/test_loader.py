@@ -333,6 +333,11 @@ def test_anybodys_arrays_train_a_plain_learner(rng, named):
         ({"y_train": [0.0, 1.0, np.nan, 0.0]}, "y_train must be names or whole numbers"),
         ({"y_valid": None}, "y_valid must be names or whole numbers"),
         ({"y_train": list("abab")}, "both be names, or both be numbers: give vocab"),
+        (
+            {"y_train": [1, 2, 1, 2], "y_valid": [1, 2, 2, 1]},
+            "go from 1 to 2: count the classes from",
+        ),
+        ({"y_train": [0, 1, 2, 3_000_000]}, "at most 1,000 of them, or give vocab"),
         ({"vocab": 2}, "vocab must be the names of the classes"),
         ({"vocab": ["a", "b", "a"]}, "vocab names a class twice"),
     ],

@@ -69,7 +69,7 @@ def test_images_without_a_test_part_are_one_line_that_says_what_helps(
     run.main([*argv, "--out", str(out)])
     helps = (
         f"evaluate.py: pets has no test images: give --weights {weights} with --data, images of "
-        "the same classes that have a test/"
+        "the same classes in train/ and test/"
     )
     assert said(out)[-1] == helps
     assert said("--weights", weights, "--data", tmp_path / "pets") == [helps]

@@ -162,24 +162,39 @@ def test_links_in_an_archive_are_left_out_and_counted(image_folder, tmp_path, ho
 
 
 @pytest.mark.parametrize(
-    ("start", "kind"),
+    ("start", "kind", "remedy"),
     [
-        (b"7z\xbc\xaf'\x1c", "is a 7z archive"),
-        (b"Rar!\x1a\x07\x01\0", "is a rar archive"),
-        (b"\x89PNG\r\n\x1a\n", "is a picture (PNG)"),
-        (b"\x93NUMPY", "is a NumPy array"),
-        (b"<!DOCTYPE html>", "is a web page"),
-        (b"\0\0\x08\x03", "is no archive that is known"),
+        (b"7z\xbc\xaf'\x1c", "a 7z archive", "unpack it and give the folder"),
+        (b"Rar!\x1a\x07\x01\0", "a rar archive", "unpack it and give the folder"),
+        (b"\x89PNG\r\n\x1a\n", "a picture (PNG)", "give the folder that has a folder of"),
+        (b"BM\0\0", "a picture (BMP)", "give the folder that has a folder of"),
+        (b"\x93NUMPY", "a NumPy array", "give its images as arrays to dls_from_arrays"),
+        (b"\0\0\x08\x03", "a file of MNIST's kind (idx)", "give its images as arrays"),
+        (b"\n<!doctype html>", "a web page or other markup", "fetch the data itself"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS", "git lfs pull"),
+        (b"id,label\n1,cat\n", "text", "give the folder or archive of the images"),
     ],
 )
-def test_a_file_of_another_kind_is_named_and_not_to_be_deleted(tmp_path, start, kind):
+def test_a_file_of_another_kind_is_named_and_not_to_be_deleted(tmp_path, start, kind, remedy):
     path = tmp_path / "data"
-    path.write_bytes(start + b"a" * 2_000)
-    said = refused_data(path)
-    assert f"{path} {kind}: unpack it and give the folder" in said
-    assert "delete" not in said
-    path.write_bytes(gzip.compress(start + b"a" * 2_000))
-    assert "packed, and no tar archive: unpack it" in refused_data(path)
+    for more in (0, 2_000):
+        path.write_bytes(start + b"a" * more)
+        said = refused_data(path)
+        assert f"{path} is {kind}: " in said
+        assert remedy in said
+        assert "delete" not in said
+        path.write_bytes(gzip.compress(start + b"a" * more))
+        assert f"holds {kind}, packed, and no tar archive: " in refused_data(path)
+
+
+def test_a_file_of_no_known_kind(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(b"\x80\x04" * 1_000)
+    assert f"{path} is no archive that is known: unpack it" in refused_data(path)
+    path.write_bytes(gzip.compress(b"\x80\x04" * 1_000))
+    assert "holds something, packed, and no tar archive: unpack it" in refused_data(path)
+    path.write_bytes(b"\x80\x04" * 100)
+    assert f"{path} is cut short or damaged" in refused_data(path)
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
     assert "(it holds x.npy): give the folder" in refused_data(tmp_path / "a.npz")
 

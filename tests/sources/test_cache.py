@@ -100,7 +100,7 @@ def test_output_below_the_data_makes_no_new_cache(image_folder):
     assert kept() - before == {made}
 
 
-NOT_VALID = "read as: trained on train/, evaluated test/, not read: valid/"
+NOT_VALID = "read as: trained on train/, test part test/, not read: valid/"
 
 
 def test_a_new_cache_takes_the_place_of_older_ones(image_folder, tmp_path):

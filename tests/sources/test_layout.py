@@ -20,6 +20,10 @@ from s11_fastai.sources import tree
         ("Train", "Test"),
         ("TRAIN", "Validation"),
         ("training", "testing"),
+        ("training_set", "test_set"),
+        ("Training Data", "Testing Data"),
+        ("seg_train", "seg_test"),
+        ("train-images", "val_images"),
     ],
 )
 def test_parts_of_other_names(image_folder, tmp_path, train, test):
@@ -33,7 +37,7 @@ def test_parts_of_other_names(image_folder, tmp_path, train, test):
         images = load_images(data)
         assert images.fingerprint == before.fingerprint
         top = "" if data == image_folder else "pets/"
-        assert images.notes == (f"read as: trained on {top}{train}/, evaluated {top}{test}/",)
+        assert images.notes == (f"read as: trained on {top}{train}/, test part {top}{test}/",)
 
 
 def test_a_test_part_goes_before_a_validation_part_and_labels_before_both(image_folder):
@@ -41,14 +45,66 @@ def test_a_test_part_goes_before_a_validation_part_and_labels_before_both(image_
     shutil.copytree(image_folder / "train", image_folder / "valid")
     images = load_images(image_folder)
     assert images.fingerprint == before
-    assert images.notes == ("read as: trained on train/, evaluated test/, not read: valid/",)
+    assert images.notes == ("read as: trained on train/, test part test/, not read: valid/",)
     shutil.rmtree(image_folder / "valid")
     (image_folder / "test").rename(image_folder / "valid")
     (image_folder / "test").mkdir()
     shutil.copy(image_folder / "valid/cat/0000.png", image_folder / "test")
     images = load_images(image_folder)
     assert images.fingerprint == before
-    assert images.notes == ("read as: trained on train/, evaluated valid/, not read: test/",)
+    assert images.notes == ("read as: trained on train/, test part valid/, not read: test/",)
+
+
+def nested(image_folder, tmp_path, *parts):
+    """A copy of a folder whose parts lie in a folder of their own name once more."""
+    for part in parts:
+        (image_folder / part).rename(tmp_path / "part")
+        (image_folder / part).mkdir()
+        (tmp_path / "part").rename(image_folder / part / part)
+
+
+def test_parts_in_a_folder_of_their_own_name(image_folder, tmp_path):
+    before = load_images(image_folder).fingerprint
+    nested(image_folder, tmp_path, "train", "test")
+    (image_folder / "train/readme.txt").write_text("mine")
+    for data in (image_folder, tmp_path, pack(image_folder, tmp_path / "packed.tgz")):
+        images = load_images(data)
+        assert images.fingerprint == before
+        top = "" if data == image_folder else "pets/"
+        read, left_out = images.notes
+        assert read == f"read as: trained on {top}train/train/, test part {top}test/test/"
+        assert (
+            left_out
+            == "left out, as no image of a class: 1 of 19 files, the first train/readme.txt"
+        )
+
+
+def test_a_test_part_without_classes_leaves_the_validation_part(image_folder, tmp_path):
+    before = load_images(image_folder).fingerprint
+    (image_folder / "test").rename(image_folder / "val")
+    shutil.copytree(image_folder / "val/cat", image_folder / "test/unknown")
+    for _ in range(2):
+        images = load_images(image_folder)
+        assert images.fingerprint == before
+        assert images.notes == ("read as: trained on train/, test part val/, not read: test/",)
+        nested(image_folder, tmp_path, "test")
+    shutil.rmtree(image_folder / "val")
+    assert WITHOUT_TEST in refused_data(image_folder)
+    assert load_images(image_folder, holdout=4).notes == (
+        "read as: trained on train/, no test part, not read: test/",
+    )
+    shutil.rmtree(image_folder / "test/test")
+    shutil.copytree(image_folder / "train/cat", image_folder / "test/cat")
+    assert "they differ in dog" in refused_data(image_folder)
+
+
+def test_a_plain_name_goes_before_one_with_a_word_beside(image_folder):
+    before = load_images(image_folder).fingerprint
+    shutil.copytree(image_folder / "train", image_folder / "train_set")
+    assert load_images(image_folder).fingerprint == before
+    assert [tree.part_of(name) for name in ("train station", "bullet-train", "data", "Set")] == [
+        ""
+    ] * 4
 
 
 def test_data_two_folders_deep(image_folder, tmp_path):
@@ -57,7 +113,7 @@ def test_data_two_folders_deep(image_folder, tmp_path):
     moved = image_folder.rename(tmp_path / "up/deep/pets")
     images = load_images(tmp_path / "up")
     assert images.fingerprint == before
-    assert images.notes == ("read as: trained on deep/pets/train/, evaluated deep/pets/test/",)
+    assert images.notes == ("read as: trained on deep/pets/train/, test part deep/pets/test/",)
     assert load_images(pack(tmp_path / "up/deep", tmp_path / "up.tgz")).fingerprint == before
     shutil.copytree(moved, tmp_path / "up/deep/others")
     assert "holds 2 sets of images, deep/others/, deep/pets/: give one" in refused_data(
@@ -192,6 +248,16 @@ def test_kaggles_list_of_labels(image_folder, kaggle, tmp_path):
         )
 
 
+def test_blanks_around_the_fields_of_a_list_mean_nothing(kaggle):
+    before = load_images(kaggle, holdout=4)
+    labels = kaggle / "trainLabels.csv"
+    first, *rows = labels.read_text().split()
+    rows = [f" {row.replace(',', ' , ')}{' ' * (i % 2)}" for i, row in enumerate(rows)]
+    labels.write_text("\n".join([first, *rows, " , ", " "]) + "\n")
+    again = load_images(kaggle, holdout=4)
+    assert (again.classes, again.fingerprint) == (before.classes, before.fingerprint)
+
+
 def test_a_list_of_other_images(kaggle):
     (kaggle / "train/13.png").symlink_to("12.png")
     assert load_images(kaggle, holdout=4).notes[1].startswith("left out, as no image of a class: 1")
@@ -209,7 +275,9 @@ def test_a_list_of_other_images(kaggle):
         (b"", "its first line is not id,label"),
         (b"name,class\n01,cat\n", "its first line is not id,label"),
         (b"id,label\n", "it is empty"),
-        (b"id,label\n01,cat,dog\n", "line 2 has not two fields"),
+        (b"id,label\n01,cat,dog\n", "line 2 is no id and label"),
+        (b"id,label\n01,\n", "line 2 is no id and label"),
+        (b"id,label\n ,cat\n", "line 2 is no id and label"),
         (b"id,label\n01,cat\n01,dog\n", "line 3 has another label for '01'"),
         (b"id,label\n01,\xff\n", "can't decode"),
         (b"id,label\n" + b"\n" * 2_000_000, "more than 2,000,000 lines"),

@@ -7,7 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from helpers import refused_data
+from helpers import pack, refused_data
 from PIL import Image
 from test_cifar_batches import write_batches
 
@@ -67,6 +67,49 @@ def test_no_such_path(tmp_path):
     assert "does not exist" in refused_data("")
     assert "does not exist" in refused_data("x" * 5_000)
     assert "not 5" in refused_data(5)
+
+
+def test_a_path_below_a_closed_folder(tmp_path, monkeypatch):
+    stat = os.stat
+
+    def closed(path, *args, **kwargs):
+        if str(path).startswith(str(tmp_path)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", closed)
+    said = refused_data(tmp_path / "in")
+    assert said == f"{tmp_path / 'in'} cannot be read (Permission denied): mend its permissions"
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("v1.2 cats", "v1.2 cats"), ("2024.05.01", "2024.05.01"), (".hid", ".hid"), ("a\nb", "a\\nb")],
+)
+def test_a_folder_is_called_by_its_whole_name(image_folder, name, called):
+    assert load_images(image_folder.rename(image_folder.parent / name)).name == called
+
+
+@pytest.mark.parametrize("name", ["pets.tgz", "pets.tar.gz", "pets.TAR", "pets.zip"])
+def test_an_archive_is_called_by_its_name_without_the_suffix(image_folder, tmp_path, name):
+    assert load_images(pack(image_folder, tmp_path / "x").rename(tmp_path / name)).name == "pets"
+    other = (tmp_path / name).rename(tmp_path / f"v1.2 {name}")
+    assert load_images(other).name == "v1.2 pets"
+
+
+@pytest.mark.parametrize("holdout", [4.0, "4", [4]])
+def test_a_number_of_images_to_hold_out_that_is_none(image_folder, holdout):
+    with pytest.raises(S11Error, match="`holdout` must be a whole number of images, not"):
+        load_images(image_folder, holdout)
+
+
+def test_a_name_of_two_lines_is_shown_on_one(image_folder):
+    (image_folder / "train/a\nb.txt").write_text("mine")
+    assert load_images(image_folder).notes == (
+        "left out, as no image of a class: 1 of 19 files, the first train/a\\nb.txt",
+    )
+    (image_folder / "train/cat/a\nb.png").write_text("mine")
+    assert r"train/cat/a\nb.png" in refused_data(image_folder)
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
