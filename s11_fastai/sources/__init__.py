@@ -33,11 +33,12 @@ def load_images(data: str | Path | None = None, holdout: int = 0, *, size: int =
     """The images at `data`, RGB, decoded once and memory-mapped from a cache after that.
 
     `data` is a folder of PNG, JPEG, WebP, GIF, BMP or TIFF: `train/<class>/` and `test/<class>/`
-    (or `val/`, `valid/`, `train_set/` and the like), or with `holdout` `train/<class>/`, `<class>/` or Kaggle's `train/` with
-    `trainLabels.csv`; or the batches of CIFAR-10 or CIFAR-100; or a `.zip` or `.tar` of any of
-    these; or "digits"; or None for CIFAR-10: a copy in fastai's data or archive folder, else the
-    published archive, downloaded. They may lie two folders deep. Cache and download lie in fastai's
-    folders (`FASTAI_HOME`, by default `~/.fastai`), in `data/s11-cache` and `archive`.
+    (or `val/`, `train_set/` and the like), or with `holdout` `train/<class>/`, `<class>/` or
+    Kaggle's `train/` with `trainLabels.csv`; or the batches of CIFAR-10 or CIFAR-100; or a `.zip`
+    or `.tar` of any of these; or "digits"; or None for CIFAR-10: a copy in fastai's data or archive
+    folder, else the published archive, downloaded. They may lie two folders deep. Cache and
+    download lie in fastai's folders (`FASTAI_HOME`, by default `~/.fastai`), in `data/s11-cache`
+    and `archive`.
 
     Images of another shape than `size` x `size` are cut to their middle and resized, antialiased;
     files that are no images are left out: `ImageSet.notes` tells of both, and of what was taken for
