@@ -231,6 +231,10 @@ def variants_of(table: str) -> dict[str, Variant]:
             r"and (\S+) below peak 0.4 \(three seeds\)",
             *(3, "peaks", "peak 0.4", "found"),
         ),
+        (
+            r"and at width 32 (\S+) below peak 0.4 \(one seed\)",
+            *(1, "peaks-width-32", "peak 0.4", "found"),
+        ),
     ],
 )
 def test_what_a_setting_is_worth_stands_in_the_study(said, seeds, table, better, worse):
