@@ -206,7 +206,7 @@ def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
     recipe = RECIPES.get(given.pop("recipe", ""), {})
     demo = DEMO if given.pop("demo", False) else {}
     given = {**demo, **recipe, **given}  # what is typed counts most
-    if given.get("data") not in (None, "", "digits"):
+    if given.get("data") not in (None, "", "digits") and "://" not in given["data"]:
         given["data"] = os.path.abspath(os.path.expanduser(given["data"]))
     if options.resume and options.out is None:
         raise S11Error("--resume needs --out: name the folder of the run")

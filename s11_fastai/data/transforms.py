@@ -7,6 +7,7 @@ process asks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -204,7 +205,7 @@ def _padded_both_ways(images: np.ndarray, pad: int) -> np.ndarray:
     both = rows[: -pad - 1].reshape(2, n, pad + height, pad + width, channels)
     plain, mirrored = both[:, :, pad:, pad:]
     plain[:] = images
-    mirrored[:] = torch.from_numpy(images).flip(2).numpy()  # in half of NumPy's time
+    mirrored[:] = _to_be_read(images).flip(2).numpy()  # in half of NumPy's time
     return rows
 
 
@@ -301,6 +302,13 @@ def to_batch(images: np.ndarray) -> TensorImage:
     return TensorImage(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
+def _to_be_read(images: np.ndarray) -> torch.Tensor:
+    """The array as a tensor, without a copy; torch warns of one that must not be written."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(images)
+
+
 def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 (N, H, W, C), on the scale of [0, 1].
 
@@ -309,7 +317,7 @@ def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
     values = np.arange(256) / 255
     counts = np.zeros((images.shape[-1], 256), np.int64)
     for start in range(0, len(images), 500):  # a part that the processor's cache holds
-        pixels = torch.from_numpy(images[start : start + 500]).flatten(0, 2)
+        pixels = _to_be_read(images[start : start + 500]).flatten(0, 2)
         for channel, own in zip(counts, pixels.T, strict=True):
             channel += torch.bincount(own.contiguous(), minlength=256).numpy()
     mean = [float(np.average(values, weights=n)) for n in counts]

@@ -60,10 +60,14 @@ def load_all(
         raise S11Error(f"`size` must be a whole number of pixels from {_LEAST_SIDE}, not {size!r}")
     side = int(size)
     if data == "digits":
-        return resized(load_digits(), side)
+        images = resized(load_digits(), side)
+        note = "these are scikit-learn's digits: for the folder of that name give ./digits"
+        return replace(images, notes=(*images.notes, note)) if os.path.isdir(data) else images
     if data is not None and not isinstance(data, str | os.PathLike):
         raise S11Error(f"`data` is a path or 'digits', not {data!r:.60}")
     path = _cifar10() if data is None else Path(os.path.expanduser(data))
+    if "://" in str(data):
+        raise S11Error(f"{data!r:.300} is an address: fetch it first, and give the file's path")
     if not str(data) or not (kind := _kind(path)):
         raise S11Error(f"{data!r:.300} does not exist: give a folder, a {READ}, or 'digits'")
     read = _from_folder if kind == "folder" else _from_archive

@@ -349,6 +349,16 @@ def test_arrays_that_do_not_fit_together_are_refused(change, said):
         dls_from_arrays(**given)
 
 
+def test_arrays_that_must_not_be_written_are_read_without_a_warning(tmp_path, recwarn, request):
+    request.addfinalizer(lambda: torch.set_warn_always(False))
+    torch.set_warn_always(True)  # not the first time alone
+    np.save(tmp_path / "x.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    dls = dls_from_arrays(x, [0, 1, 0, 1], x, [0, 1, 0, 1], bs=2, device="cpu")
+    assert len(list(dls.train)) == len(list(dls.valid)) == 2
+    assert not [w for w in recwarn if "writable" in str(w.message)]
+
+
 def wrong_augments() -> dict[str, object]:
     import albumentations as A
 

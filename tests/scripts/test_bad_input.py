@@ -32,6 +32,7 @@ def refused(argv, capsys) -> str:
         (["--peak-epoch", "0"], "--peak-epoch must be a whole number from 1"),
         (["--lr-min", "0.1", "--lr-max", "0.1"], "must be below"),
         (["--lr-min", "0"], "--lr-min must be a number from 1e-20"),
+        (["--data", "https://x/a.tgz"], "'https://x/a.tgz' is an address: fetch it first"),
         (["--lr-max", "nan"], "not nan"),
         (["--bs", "0"], "--bs must be a whole number from 1"),
         (["--width", "0"], "--width must be a whole number from 1"),

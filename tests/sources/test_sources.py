@@ -67,6 +67,15 @@ def test_no_such_path(tmp_path):
     assert "does not exist" in refused_data("")
     assert "does not exist" in refused_data("x" * 5_000)
     assert "not 5" in refused_data(5)
+    assert "'https://x/a.tgz' is an address: fetch it" in refused_data("https://x/a.tgz")
+
+
+def test_a_folder_called_digits(image_folder, monkeypatch):
+    image_folder.rename(image_folder.parent / "digits")
+    monkeypatch.chdir(image_folder.parent)
+    (note,) = load_images("digits").notes
+    assert note.endswith("for the folder of that name give ./digits")
+    assert load_images("./digits").classes == ("cat", "dog")
 
 
 def test_a_path_below_a_closed_folder(tmp_path, monkeypatch):
