@@ -68,7 +68,9 @@ class S11Learner(Learner):
                 self.add_cb(TrainInLowPrecision(amp_mode, **kwargs))
         return self
 
-    def predict(self, item: Any, *args, **kwargs) -> tuple:
+    def predict(
+        self, item: Any, rm_type_tfms: int | None = None, with_input: bool = False
+    ) -> tuple:
         """fastai's `predict` for one picture: (class name, class, probabilities).
 
         `item` is any picture that `sources.picture.read_picture` reads: a path, bytes, an open
@@ -80,7 +82,7 @@ class S11Learner(Learner):
         images = getattr(self.dls.valid, "images", None)
         if isinstance(images, ImageSet):  # a loader of fastai's asks its datasets for the name
             item = Picture(images)(item)  # an error comes before anything has begun
-        return super().predict(item, *args, **kwargs)
+        return super().predict(item, rm_type_tfms, with_input)
 
     def fit_one_cycle(
         self,

@@ -105,6 +105,7 @@ learn.model.eval()(dls.valid.one_batch()[0])
 total_params(learn.model)
 # What a Learner is and keeps
 list(inspect.signature(learn.fit_one_cycle).parameters)
+list(inspect.signature(learn.predict).parameters)
 isinstance(learn, Learner), learn.model_dir, learn.dls.vocab, learn.metrics.attrgot("name")
 learn.save("a"); learn.load("a").get_preds()
 learn.save("a", with_opt=False); learn.load("a", with_opt=False).get_preds()
