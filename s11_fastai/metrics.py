@@ -6,6 +6,7 @@ that was begun before it, as fastai's own means of the loss do in each.
 
 import torch
 from fastai.learner import AvgLoss, AvgSmoothLoss, Learner, Metric
+from fastai.torch_core import find_bs
 from torch import Tensor
 
 
@@ -16,7 +17,7 @@ class MeanLoss(AvgLoss):
     count: int
 
     def accumulate(self, learn: Learner) -> None:
-        n = len(learn.y)
+        n = find_bs(learn.yb)
         self.total = self.total + learn.loss.detach().mean() * n
         self.count += n
 

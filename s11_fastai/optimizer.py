@@ -1,5 +1,6 @@
 """PyTorch's optimisers as fastai's own are: fastai's OptimWrapper, and what it leaves out."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,14 +22,14 @@ class TorchOptimizer(OptimWrapper):
         return [_Hypers(self, group) for group in self.opt.param_groups]
 
     @torch.no_grad()
-    def step(self) -> None:
-        """One step of the optimiser, once its gradients are there."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of the optimiser, once its gradients are there; `closure` is for PyTorch's."""
         for group in self.opt.param_groups:
             for p in group["params"]:
                 if p in self.state and not self.state[p].get("do_wd", True) and p.grad is not None:
                     _check_adds_decay(group)
                     p.grad.sub_(p, alpha=group["weight_decay"])  # which the optimiser will add
-        self.opt.step()
+        return self.opt.step(closure)
 
 
 def _check_adds_decay(group: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 import math
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -17,6 +18,7 @@ from torch.amp import GradScaler
 from s11_fastai import S11ResNet, get_dls, s11_learner
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import TrainInLowPrecision
+from s11_fastai.metrics import MeanLoss
 from s11_fastai.schedule import linear_one_cycle
 
 
@@ -331,3 +333,12 @@ def test_where_somebody_adds_fastais_own_mixed_precision_it_alone_acts(images, m
         learn.fit(1, 0.01)
     assert acts == ["own", "other", "own"]
     assert learn.precision == "bf16"
+
+
+def test_the_loss_is_the_mean_over_items_with_several_targets_too():
+    loss, learn = MeanLoss(), SimpleNamespace(loss=torch.tensor(1.0), yb=(torch.zeros(4),) * 2)
+    loss.reset()
+    loss.accumulate(learn)
+    learn.loss, learn.yb = torch.tensor(6.0), (torch.zeros(1),) * 2
+    loss.accumulate(learn)
+    assert float(loss.value) == 2.0

@@ -138,6 +138,8 @@ class SaveCheckpoints(FitCallback):
 
     def begin_fit(self) -> None:
         self.saved, self.saved_at = None, self.clock()
+        buffers = get_model(self.model).named_buffers()
+        self.not_finite = {name for name, b in buffers if not b.isfinite().all()}  # as of a mask
         resume = getattr(self.learn, "resume", None)
         if resume is not None and resume.begins is not None:
             self.saved = resume.begins
@@ -168,7 +170,9 @@ class SaveCheckpoints(FitCallback):
         guard = getattr(self.learn, "stop_on_divergence", None)
         if guard is not None:
             guard.look()
-        if not all(value.isfinite().all() for value in get_model(self.model).state_dict().values()):
+        model = get_model(self.model)
+        buffers = (b for name, b in model.named_buffers() if name not in self.not_finite)
+        if not all(value.isfinite().all() for value in (*model.parameters(), *buffers)):
             raise DivergedError(
                 f"the weights became infinite or NaN by step {self.train_iter}: begin again with a "
                 "lower `lr_max`"

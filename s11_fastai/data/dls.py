@@ -86,7 +86,7 @@ def get_dls(
         batch_tfms=after_batch,
         dl_type=ResidentDL,
     )
-    return block.dataloaders(
+    dls = block.dataloaders(
         images,
         bs=bs,
         path=path,
@@ -97,6 +97,10 @@ def get_dls(
         seed=seed,
         augment=augmenter,
     )
+    for dl in dls.loaders:
+        for pipeline in dl.dataset.tls:  # by its types fastai tells where a new item enters it:
+            pipeline.types = [object, *pipeline.types[1:]]  # not indices alone at its beginning
+    return dls
 
 
 def _all_indices(images: ImageSet) -> list[int]:

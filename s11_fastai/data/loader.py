@@ -13,7 +13,7 @@ from fastai.data.core import Datasets, TfmdDL
 from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorCategory
 from fastai.vision.core import PILImage, TensorImage
-from fastcore.basics import chunked
+from fastcore.basics import chunked, noop
 from fasttransform import Pipeline
 
 from s11_fastai.data.items import forget_images
@@ -263,8 +263,10 @@ def _empty(cls: type) -> ResidentDL:
     return object.__new__(_resident(cls))
 
 
-def _acts(pipeline: Pipeline) -> bool:
+def _acts(pipeline: Pipeline | Callable) -> bool:
     """Whether it does anything to what is a tensor already."""
+    if not isinstance(pipeline, Pipeline):  # a plain function that somebody has put there
+        return pipeline is not noop
     return any(not isinstance(f, ToTensor) and f.name != "noop" for f in pipeline.fs)
 
 

@@ -25,11 +25,14 @@ class Checkpoints:
         self.damaged: list[str] = []
 
     def write(self, state: Mapping[str, Any]) -> None:
-        """Write a state and let all but the last one before it go. Raises OSError."""
+        """Write a state and let all but the last one before it go. Raises OSError.
+
+        One that stands for a later place in a fit is of another fit, which is over: it goes too.
+        """
         name = f"epoch-{state['epoch']:06d}-batch-{state['batch']:06d}.safetensors"
         tensors, values = pack(state)
         self.folder.write_tensors(name, tensors, {"format": FORMAT, "state": values})
-        self.good = [*[kept for kept in self.good if kept != name][-1:], name]
+        self.good = [*[kept for kept in self.good if kept < name][-1:], name]
         self.folder.remove(*(old for old in self.names() if old not in self.good))
 
     def remove(self) -> None:

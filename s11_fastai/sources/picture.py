@@ -34,7 +34,7 @@ def read_picture(item: Picture, shape: tuple[int, int]) -> np.ndarray:
     """A picture as uint8 RGB, (height, width, 3), where `shape` is (height, width).
 
     `item` is a PNG, JPEG, WebP, GIF, BMP or TIFF, as a path, as bytes or as an open file; a PIL
-    image; an array, (H, W) or (H, W, C); or a tensor, (H, W) or (C, H, W). C is 1, 3 or 4. Arrays
+    image; an array, (H, W) or (H, W, C); or a tensor, the same or (C, H, W). C is 1, 3 or 4. Arrays
     and tensors are uint8, other whole numbers from 0 to 255 or of 16 bits, or floats from 0 to 1.
 
     A camera's orientation is applied, 16 bits become 8, alpha is dropped as fastai drops it, and of
@@ -144,7 +144,9 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
 def _channels_last(tensor: torch.Tensor) -> np.ndarray:
     plain = tensor.detach().as_subclass(torch.Tensor).cpu()
     plain = plain.float() if plain.is_floating_point() else plain
-    return (plain.permute(1, 2, 0) if plain.ndim == 3 else plain).numpy()
+    channels = (1, 3, 4)
+    is_last = plain.ndim == 3 and plain.shape[0] not in channels and plain.shape[2] in channels
+    return (plain.permute(1, 2, 0) if plain.ndim == 3 and not is_last else plain).numpy()
 
 
 def _remedy(item: object, error: Exception) -> str:

@@ -54,6 +54,36 @@ def test_a_plain_learner_goes_on_to_the_same_end(tmp_path, loaders, batches, beg
     assert state(resumed) == state(whole)
 
 
+def test_a_second_fit_goes_on_from_its_own_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    learn = learner(sliced_loaders)
+    fit(learn, [SaveCheckpoints(checkpoints.write)])
+
+    class Kill(Callback):
+        def before_batch(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(learn, [SaveCheckpoints(checkpoints.write), Kill()])
+    found = Checkpoints(tmp_path).newest()
+    assert (found["epoch"], found["batch"]) == (0, 0)
+
+
+def test_a_buffer_that_was_not_finite_before_the_fit_is_none_that_diverged(tmp_path):
+    learn = learner(sliced_loaders)
+    learn.model.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+    learn.model.register_buffer("mean", torch.zeros(3))
+    fit(learn, [SaveCheckpoints(Checkpoints(tmp_path).write)])
+    assert torch.equal(Checkpoints(tmp_path).newest()["model"]["mask"], learn.model.mask)
+
+    class Spoil(Callback):
+        def after_epoch(self):
+            self.model.mean += torch.inf
+
+    with pytest.raises(DivergedError):
+        fit(learn, [Spoil(), SaveCheckpoints(Checkpoints(tmp_path).write)])
+
+
 def test_in_a_learners_own_callbacks_fits_alone_are_saved(tmp_path):
     saved = []
     learn = learner(sliced_loaders)

@@ -54,6 +54,11 @@ x, = first(dls.test_dl(files)); TensorImage(dls.train.decode((x,))[0][0]).show()
 # Other pictures
 dls.test_dl(files).one_batch()
 dls.test_dl(files, bs=2).n
+learn.dls.valid = dls.test_dl(files); learn.dls.test_dl(files).one_batch()
+dls.valid.before_batch = noop; dls.valid.one_batch()
+dls.valid.after_item = lambda t: (ToTensor()(t[0]), t[1]); dls.valid.one_batch()
+dls.test_dl([tensor(Image.open(f)) for f in files]).one_batch()
+learn.create_opt(); learn.opt.step(closure=None)
 dls.test_dl([PILImage.create(files[0])]).one_batch()
 dls.test_dl([np.array(Image.open(f)) for f in files]).one_batch()
 dls.test_dl(dls.valid_ds.items[:3], with_labels=True).one_batch()

@@ -54,6 +54,13 @@ def test_one_channel_is_grey(pixels):
         np.testing.assert_array_equal(read_picture(item, SHAPE), grey.repeat(3, axis=2))
 
 
+def test_a_tensor_may_have_its_channels_last(pixels):
+    assert pixels.ndim == 3
+    given = torch.from_numpy(pixels)
+    for tensor in (given, given.permute(2, 0, 1)):
+        assert (read_picture(tensor, pixels.shape[:2]) == pixels).all()
+
+
 def of_mode(mode: str, grey: np.ndarray) -> Image.Image:
     if mode in ("I;16", "I;16B"):
         return Image.frombytes(mode, SHAPE, grey.astype("<u2" if mode == "I;16" else ">u2") * 257)
@@ -167,7 +174,7 @@ def test_what_is_no_picture_is_one_plain_error(tmp_path, pixels, monkeypatch):
         "True is no picture": True,
         "1.5 is no picture": 1.5,
         r"its shape is \(3, 32, 32\)": pixels.transpose(2, 0, 1),
-        r"its shape is \(32, 32, 3\)": torch.from_numpy(pixels),
+        r"its shape is \(32, 3, 32\)": torch.from_numpy(pixels).permute(0, 2, 1),
         r"its shape is \(0, 4\)": np.zeros((0, 4), np.uint8),
         r"its shape is \(1, 3, 32, 32\)": torch.zeros(1, 3, 32, 32),
         "floats must lie in 0 to 1, not from -0.5": np.full((4, 4), -0.5),
