@@ -118,9 +118,9 @@ class SaveCheckpoints(FitCallback):
     and when `checkpoint` is called. Weights and losses that are not finite are not saved:
     it raises DivergedError. Range tests, predictions and evaluations by themselves save nothing.
     Random numbers that other callbacks draw between an epoch's end and the first batch of the next
-    are drawn once more when a fit goes on from there. What a callback or loader remembers over
-    epochs is kept where it has a `state_dict`; fastai's shuffled LMDataLoader and its GANTrainer
-    have none, and such fits go on to another end.
+    are drawn once more when a fit goes on from there. What a callback remembers over epochs is kept
+    where it has a `state_dict`, of a stock loader its random generator alone: so fits with fastai's
+    shuffled LMDataLoader or its GANTrainer go on to another end.
     """
 
     order = ParamScheduler.order + 5  # after what records the batch and the epoch
