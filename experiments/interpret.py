@@ -45,7 +45,8 @@ def draw(folder: Folder, records: Records, args: argparse.Namespace) -> None:
     draw_images(folder, learn)
     draw_records(folder, records)
     which, epoch = args.weights, len(records.history)
-    if which == "best" and records.best:
+    if which == "best":
+        assert records.best  # an epoch is over
         epoch = records.best.epoch
     elif not (args.run / WEIGHTS["final"]).is_file():
         which, epoch = "checkpoint", -(-learn.train_iter // len(learn.dls.train))

@@ -316,8 +316,9 @@ def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
     """
     values = np.arange(256) / 255
     counts = np.zeros((images.shape[-1], 256), np.int64)
+    every = _to_be_read(images)
     for start in range(0, len(images), 500):  # a part that the processor's cache holds
-        pixels = _to_be_read(images[start : start + 500]).flatten(0, 2)
+        pixels = every[start : start + 500].flatten(0, 2)
         for channel, own in zip(counts, pixels.T, strict=True):
             channel += torch.bincount(own.contiguous(), minlength=256).numpy()
     mean = [float(np.average(values, weights=n)) for n in counts]

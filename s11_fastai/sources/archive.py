@@ -62,7 +62,6 @@ _TEXTS = {
     b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file with git lfs pull"),
     b"": ("text", "give the folder or archive of the images"),
 }
-_UNKNOWN = "no archive that is known", _UNPACK
 # What a damaged file raises. zipfile and bz2 know more ways than they name.
 _BROKEN = (
     tarfile.TarError,
@@ -204,22 +203,21 @@ def _check_tar(path: Path) -> None:
         tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         kind, remedy = _other(start)
-        if len(start) < _BLOCK and (kind, remedy) == _UNKNOWN:
-            return  # it is cut short
-        what = f"is {kind}"
+        if not kind and len(start) < _BLOCK:  # it is cut short
+            return
+        what = f"is {kind or 'no archive that is known'}"
         if packed:
-            kind = "something" if (kind, remedy) == _UNKNOWN else kind
-            what = f"holds {kind}, packed, and no tar archive"
+            what = f"holds {kind or 'something'}, packed, and no tar archive"
         raise S11Error(f"{path} {what}: {remedy}") from None
 
 
 def _other(start: bytes) -> tuple[str, str]:
-    """What a file is that begins so and is no archive, and what to do."""
+    """What a file is that begins so and is no archive, "" where that is not known; what to do."""
     lower = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     # A file of fewer letters may be the beginning of anything.
     is_text = re.fullmatch(rb"[\t\n\r\x20-\x7e]{8,}", lower)
     kinds = _TEXTS if is_text else _OTHERS
-    return next((found for magic, found in kinds.items() if lower.startswith(magic)), _UNKNOWN)
+    return next((found for magic, found in kinds.items() if lower.startswith(magic)), ("", _UNPACK))
 
 
 def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo, bound: _Bound) -> bytes:

@@ -58,7 +58,7 @@ def find_layout(place: Place, where: Path) -> Layout:
         tops = [str(PurePosixPath(top, f)) for top, tree in trees.items() for f in _upper(tree)]
     for trees in floors:
         for top, tree in trees.items():
-            if any(_called(tree, names) for names in (TRAIN, TEST, VALID)):
+            if _called(tree, TRAIN, TEST, VALID):
                 own = "; if one of these is a class, put all classes into a folder train/"
                 raise S11Error(
                     f"{where / top} has no train/ with a folder of images for each class: add it, "
@@ -91,14 +91,14 @@ def _parts(place: Place, tree: Tree, top: str, where: Path) -> Layout | None:
     if not train.classes:
         return _with_list(tree, name, top, where)
     test = None
-    for called in (_called(tree, TEST), _called(tree, VALID)):
-        parts = {each: _part(place, tree, top, each) for each in called}
+    for kind in (TEST, VALID):
+        parts = {each: _part(place, tree, top, each) for each in _called(tree, kind)}
         if labelled := [each for each, part in parts.items() if part.has_classes_of(train)]:
             test = parts[_one_of(labelled, where / top)]
             break
     read = [part.folder for part in (train, test) if part]
     names = frozenset(PurePosixPath(folder).parts[0] for folder in read)
-    others = [each for each in (*_called(tree, TEST), *_called(tree, VALID)) if each not in names]
+    others = [each for each in _called(tree, TEST, VALID) if each not in names]
     notes: tuple[str, ...] = ()
     if others or top.count("/") or read != ["train", "test"]:
         test_part = f"test part {_shown(top, test.folder)}" if test else "no test part"
@@ -143,7 +143,7 @@ def _with_list(tree: Tree, train: str, top: str, where: Path) -> Layout | None:
     notes = _note(
         f"trained on {_shown(top, train)} with the labels of {printable(labels)}",
         "no test part",
-        _unread([*_called(tree, TEST), *_called(tree, VALID)]),
+        _unread(_called(tree, TEST, VALID)),
     )
     return Layout(frozenset({train, labels}), train, labels=labels, top=top, notes=notes)
 
@@ -209,11 +209,13 @@ def _upper(tree: Tree) -> list[str]:
     return sorted(name for name in tree.folders if "/" not in name)
 
 
-def _called(tree: Tree, names: Sequence[str]) -> list[str]:
-    """The folders at the tree's top that are called so; or else so with a word beside."""
-    upper = _upper(tree)
-    exact = [name for name in upper if name.lower() in names]
-    return exact or [name for name in upper if part_of(name) in names]
+def _called(tree: Tree, *kinds: Sequence[str]) -> list[str]:
+    """The folders at the tree's top that are called as each kind; or else so with a word beside."""
+    upper, found = _upper(tree), list[str]()
+    for names in kinds:
+        exact = [name for name in upper if name.lower() in names]
+        found += exact or [name for name in upper if part_of(name) in names]
+    return found
 
 
 def _shown(top: str, name: str) -> str:

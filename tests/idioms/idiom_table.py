@@ -43,6 +43,8 @@ pickle.loads(pickle.dumps(dls)).valid.one_batch()
 copy.deepcopy(dls).valid.one_batch()
 TfmdDL(dls.valid_ds, bs=4, after_item=ToTensor, after_batch=IntToFloatTensor).one_batch()
 DataLoaders.from_dsets(dls.train_ds, dls.valid_ds, bs=4, after_item=ToTensor).valid.one_batch()
+dls.valid.before_batch = noop; dls.valid.one_batch()
+dls.valid.after_item = lambda t: (ToTensor()(t[0]), t[1]); dls.valid.one_batch()
 # Pictures without chance
 dls.valid.show_batch()
 dls.valid.show_batch(max_n=4, nrows=1, figsize=(6, 2))
@@ -55,10 +57,7 @@ x, = first(dls.test_dl(files)); TensorImage(dls.train.decode((x,))[0][0]).show()
 dls.test_dl(files).one_batch()
 dls.test_dl(files, bs=2).n
 learn.dls.valid = dls.test_dl(files); learn.dls.test_dl(files).one_batch()
-dls.valid.before_batch = noop; dls.valid.one_batch()
-dls.valid.after_item = lambda t: (ToTensor()(t[0]), t[1]); dls.valid.one_batch()
 dls.test_dl([tensor(Image.open(f)) for f in files]).one_batch()
-learn.create_opt(); learn.opt.step(closure=None)
 dls.test_dl([PILImage.create(files[0])]).one_batch()
 dls.test_dl([np.array(Image.open(f)) for f in files]).one_batch()
 dls.test_dl(dls.valid_ds.items[:3], with_labels=True).one_batch()
@@ -120,6 +119,7 @@ learn.opt_func = Adam; learn.create_opt(); learn.opt.hypers
 learn.create_opt(); learn.opt.set_hyper("lr", 1e-3); learn.opt.hypers
 learn.loss_func.activation(torch.zeros(1, 10)), learn.loss_func.decodes(torch.eye(10))
 learn.layer1 is learn.model.layer1
+learn.create_opt(); learn.opt.step(closure=None)
 # Interpretation
 found.confusion_matrix()
 found.most_confused(min_val=1)

@@ -56,7 +56,7 @@ def test_a_test_part_goes_before_a_validation_part_and_labels_before_both(image_
 
 
 def nested(image_folder, tmp_path, *parts):
-    """A copy of a folder whose parts lie in a folder of their own name once more."""
+    """Move each part of a folder into a folder of its own name."""
     for part in parts:
         (image_folder / part).rename(tmp_path / "part")
         (image_folder / part).mkdir()
