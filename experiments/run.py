@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
     Every process of a run goes through this; the main one alone writes and speaks.
     """
     with command_line(__file__, argv) as signals:
-        settings, options = run_flags(argv)
+        settings, options = run_flags(argv, __doc__)
         out = options.out or s11.default_path(settings.data)
         with (
             s11.join_processes(settings.device, signals) as processes,

@@ -42,11 +42,6 @@ _FLAGS = {
 }
 DEMO = {"data": "digits", "width": 16, "bs": 64}
 CHECKPOINT_MINUTES = 2.0
-ABOUT = """The whole assignment: images in; a trained network, its record and its pictures out.
-
-Without flags: the full network on CIFAR-10 for 24 epochs. With --demo: handwritten digits,
-offline, in about two minutes. A run that was stopped goes on with --out FOLDER --resume.
-"""
 
 
 class Options(NamedTuple):
@@ -196,12 +191,13 @@ def _typed(words: Sequence[str]) -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
-def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
+def run_flags(argv: list[str] | None = None, about: str | None = None) -> tuple[Settings, Options]:
     """The flags of `run.py`; raises S11Error for what makes no run, before anything is loaded.
 
-    With --resume, settings that are not given are those of the run in --out.
+    With --resume, settings that are not given are those of the run in --out. `about` is what --help
+    says first.
     """
-    given = vars(_parser().parse_args(argv))
+    given = vars(_parser(about).parse_args(argv))
     options = Options(*(given.pop(name) for name in Options._fields))
     recipe = RECIPES.get(given.pop("recipe", ""), {})
     demo = DEMO if given.pop("demo", False) else {}
@@ -217,8 +213,8 @@ def run_flags(argv: list[str] | None = None) -> tuple[Settings, Options]:
     return Settings.from_dict(given), options
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="run.py", description=ABOUT)
+def _parser(about: str | None = None) -> Parser:
+    parser = Parser(prog="run.py", description=about)
     add = parser.add_argument
     short = " ".join(words_of(DEMO))
     add("--demo", action="store_true", default=argparse.SUPPRESS, help=f"short for {short}")

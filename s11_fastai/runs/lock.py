@@ -16,6 +16,7 @@ from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import check_holds_run, holds_run, results_or_none
 from s11_fastai.runs.settings import read_config
 from s11_fastai.runs.whole import read_all
+from s11_fastai.sources.archive import without_suffix
 from s11_fastai.storage import Folder, is_unfinished, sweep
 
 _LOCK, _PID = ".lock", ".pid"
@@ -25,7 +26,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 def default_path(data: str | None) -> Path:
     """`runs/<date>-<time>-<data>`, in local time; `data` is the setting."""
-    name = Path(data or "cifar10").name.split(".")[0].lower()
+    name = without_suffix(Path(data or "cifar10").name).lower()
     slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "data"
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{slug}"
 

@@ -2,7 +2,6 @@
 
 import configparser
 import os
-import re
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +9,7 @@ from numbers import Integral
 from pathlib import Path
 
 from s11_fastai.errors import S11Error
-from s11_fastai.sources.archive import READ, archive_key, archive_tree
+from s11_fastai.sources.archive import READ, archive_key, archive_tree, without_suffix
 from s11_fastai.sources.cache import cached
 from s11_fastai.sources.cifar_batches import read_batches
 from s11_fastai.sources.digits import load_digits
@@ -89,8 +88,7 @@ def _kind(path: Path) -> str:
 def _own_name(path: Path) -> str:
     """What images at a path are called whose pixels nobody knows."""
     path = path.resolve()
-    suffix = re.compile(r"\.(zip|tgz|tbz2?|txz|tar(\.\w+)?)$", re.IGNORECASE)
-    name = one_line(path.name if path.is_dir() else suffix.sub("", path.name)) or "images"
+    name = one_line(path.name if path.is_dir() else without_suffix(path.name)) or "images"
     return f"unverified {name}" if name.split(",")[0] in NAMES else name
 
 

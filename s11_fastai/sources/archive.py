@@ -83,6 +83,11 @@ class _Member(NamedTuple):
     data: bytes = b""
 
 
+def without_suffix(name: str) -> str:
+    """An archive's name without what says that it is one; any other as it is."""
+    return re.sub(r"\.(zip|tgz|tbz2?|txz|tar(\.\w+)?)$", "", name, flags=re.IGNORECASE)
+
+
 def archive_key(path: Path) -> str:
     """SHA-256 of the archive's bytes."""
     digest = hashlib.sha256()

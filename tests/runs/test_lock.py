@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import re
 import sys
 from datetime import datetime
 
@@ -13,7 +14,7 @@ from processes import in_processes
 
 from s11_fastai.errors import S11Error
 from s11_fastai.runs import lock
-from s11_fastai.runs.lock import claim, locked, opened
+from s11_fastai.runs.lock import claim, default_path, locked, opened
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -60,6 +61,22 @@ def test_a_second_run_of_the_same_second_has_the_next_name(pets, tmp_path, monke
     names = ["20260102-030405-pets", "20260102-030405-pets-2"]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
     assert all((tmp_path / "runs" / name / "results.json").exists() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("data", "slug"),
+    [
+        (None, "cifar10"),
+        ("digits", "digits"),
+        ("a/cifar10.tgz", "cifar10"),
+        ("a/CIFAR-10.tar.gz", "cifar-10"),
+        ("a/v1.2 cats", "v1-2-cats"),
+        ("a/v1.2.ZIP", "v1-2"),
+        ("a/猫", "data"),
+    ],
+)
+def test_a_runs_own_name_tells_its_data(data, slug):
+    assert re.fullmatch(r"\d{8}-\d{6}-(.*)", default_path(data).name)[1] == slug
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP])
