@@ -1,7 +1,10 @@
 """The accuracy and loss of trained weights on the test images, from a file or from a run.
 
     python experiments/evaluate.py --weights model.safetensors --data path/to/cifar10.tgz
+    python experiments/evaluate.py --weights model.safetensors --data photos
     python experiments/evaluate.py runs/full
+
+Images without a test part, as photos/cat/ and photos/dog/, are all evaluated.
 
 Of a run that was evaluated on held-out images, this is the accuracy on the test images: to be
 looked at once, when all choices have been made.
@@ -65,18 +68,16 @@ def of_run(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
 
 
 def of_file(args: argparse.Namespace) -> tuple[Classifier, ImageSet]:
-    """The network in a file, and images of its classes."""
+    """The network in a file, and images of its classes, or of some of them."""
     from s11_fastai.environment import pick_device
     from s11_fastai.runs.weights import read_weights
+    from s11_fastai.sources import load_all
 
     classifier = read_weights(args.weights, pick_device(args.device))
-    images = with_test(args.data, classifier.side, args.weights)
-    if images.classes != classifier.classes:
-        raise S11Error(
-            f"{images.name} has other classes than the weights: give `data`, images of "
-            f"{', '.join(classifier.classes):.80}"
-        )
-    return classifier, images
+    images = load_all(args.data, size=classifier.side, needs_test=False)
+    if not len(images.valid.labels):
+        images = images.all_evaluated()
+    return classifier, images.labelled_by(classifier.classes)
 
 
 def with_test(data: str | None, side: int, weights: Path) -> ImageSet:
@@ -89,8 +90,8 @@ def with_test(data: str | None, side: int, weights: Path) -> ImageSet:
     images = load_all(data, size=side, needs_test=False)
     if not len(images.valid.labels):
         raise S11Error(
-            f"{images.name} has no test images: give `weights` {weights} with `data`, images of "
-            "the same classes in train/ and test/"
+            f"{images.name} has no test images: give `weights` {weights} with `data`, other images "
+            "of the same classes"
         )
     return images
 

@@ -108,6 +108,27 @@ class ImageSet:
         )
         return ImageSet("", self.classes, train, valid, "", self.evaluated_on)
 
+    def all_evaluated(self) -> "ImageSet":
+        """All of them as the test part, for a network that was trained on others."""
+        note = "all images are evaluated, as if the network had seen none of them"
+        return replace(
+            self, train=_take(self.train, slice(0)), valid=self.train, notes=(*self.notes, note)
+        )
+
+    def labelled_by(self, classes: tuple[str, ...]) -> "ImageSet":
+        """The same images with labels that count through `classes`, of which its own are some.
+
+        Raises S11Error where it has others.
+        """
+        if unknown := [name for name in self.classes if name not in classes]:
+            raise S11Error(
+                f"{self.name} has {few(unknown)}, which the weights do not know: give `data`, "
+                f"images of {', '.join(classes):.80}"
+            )
+        place = np.array([classes.index(name) for name in self.classes])
+        train, valid = (Split(p.images, place[p.labels]) for p in (self.train, self.valid))
+        return replace(self, classes=classes, train=train, valid=valid)
+
     def hold_out(self, n: int) -> "ImageSet":
         """Take `n` training images, stratified and always the same, as the part that is evaluated.
 
@@ -179,7 +200,7 @@ def fingerprint(classes: tuple[str, ...], train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
-def _take(part: Split, indices: np.ndarray) -> Split:
+def _take(part: Split, indices: np.ndarray | slice) -> Split:
     return Split(part.images[indices], part.labels[indices])
 
 

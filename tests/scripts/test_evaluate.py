@@ -4,7 +4,12 @@ from contextlib import suppress
 import evaluate
 import pytest
 import run
+import torch
 from helpers import BOUNDS, SMALL, help_without_heavy_imports
+from PIL import Image
+
+from s11_fastai.model import S11ResNet
+from s11_fastai.runs.weights import Classifier, write_weights
 
 
 @pytest.fixture
@@ -55,29 +60,46 @@ def test_what_cannot_be_evaluated_is_one_line(undisturbed, tmp_path, said):
     assert said() == ["evaluate.py: give the folder of a run, or --weights and a file"]
     assert said("--weights", weights, undisturbed[0]) == said()
     (other_classes,) = said("--weights", weights, "--data", "digits")
-    assert "has other classes than the weights: give --data, images of cat, dog" in other_classes
+    assert other_classes == (
+        "evaluate.py: digits has 0, 1, 2, 3, 4 and 5 more, which the weights do not know: give "
+        "--data, images of cat, dog"
+    )
     (no_run,) = said(tmp_path)
     assert "holds no run" in no_run
 
 
-def test_images_without_a_test_part_are_one_line_that_says_what_helps(
+def test_a_run_on_images_without_a_test_part_is_one_line_that_says_what_helps(
     held_out, undisturbed, tmp_path, said
 ):
     shutil.copytree(held_out[1] / "train", tmp_path / "pets" / "train")
     out, weights = tmp_path / "r", tmp_path / "r/model.safetensors"
     argv = ["--data", str(tmp_path / "pets"), "--holdout", "10", *SMALL, *BOUNDS]
     run.main([*argv, "--out", str(out)])
-    helps = (
-        f"evaluate.py: pets has no test images: give --weights {weights} with --data, images of "
-        "the same classes in train/ and test/"
+    assert said(out)[-1] == (
+        f"evaluate.py: pets has no test images: give --weights {weights} with --data, other images "
+        "of the same classes"
     )
-    assert said(out)[-1] == helps
-    assert said("--weights", weights, "--data", tmp_path / "pets") == [helps]
     *_, result = said("--weights", weights, "--data", held_out[1])  # as it says
     assert result.startswith("accuracy ")
     (other,) = said(undisturbed[0], "--data", tmp_path / "pets")
     assert "differs from the run's" in other
     assert "--holdout" not in other
+
+
+def test_photos_of_some_of_the_classes_are_all_evaluated(tmp_path, said):
+    model = S11ResNet(3, 1).eval()
+    with torch.no_grad():
+        model.fc.weight.zero_()
+        model.fc.bias.copy_(torch.tensor([0, 0, 1]))  # all that it ever sees is a cat
+    classifier = Classifier(model, ("ant", "bee", "cat"), 32, (0.5,) * 3, (0.5,) * 3)
+    write_weights(tmp_path / "w", classifier, {})
+    for name in ("bee/1.png", "cat/1.png", "cat/2.png", "cat/3.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "photos" / name)
+    _, read, note, result = said("--weights", tmp_path / "w", "--data", tmp_path / "photos")
+    assert read == "read as: 2 folders, each a class, no test part"
+    assert note == "all images are evaluated, as if the network had seen none of them"
+    assert result.startswith("accuracy 75.00% of the test images, loss ")
 
 
 def test_help_needs_nothing_heavy():
