@@ -30,6 +30,7 @@ from study_table import Job, read_table
 
 from s11_fastai.cli import Parser, command_line, path_flag, run_flags
 from s11_fastai.errors import DivergedError, S11Error, Stopped
+from s11_fastai.runs.settings import read_config
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import say
 
@@ -77,6 +78,7 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
     """Run the jobs that have no row yet, `args.parallel` at a time; a signal stops them all."""
     done = {(row["flags"], row["seed"]) for row in read_rows(rows)}
     waiting = [job for job in jobs if (shlex.join(job.flags), str(job.seed)) not in done]
+    check_folders(waiting, args.runs)
     say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there")
     active: dict[subprocess.Popen, Job] = {}
     told: set[subprocess.Popen] = set()  # a second SIGTERM would end a run at once
@@ -109,6 +111,22 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
         first = args.runs / f"{failed[0].folder}.log"
         runs = "a run" if len(failed) == 1 else f"{len(failed)} runs"
         raise S11Error(f"{runs} failed: look at {first}")
+
+
+def check_folders(jobs: list[Job], runs: Path) -> None:
+    """Raise S11Error where a job's folder holds a run of other settings: its row would be untrue.
+
+    So it is where a variant keeps its name and gets other flags.
+    """
+    for job in jobs:
+        folder = runs / job.folder
+        if (folder / "config.json").exists():
+            settings, _ = run_flags([*job.flags, "--seed", str(job.seed)])
+            if wrong := read_config(folder).differences(settings.as_dict()):
+                raise S11Error(
+                    f"{folder} holds another run, {'; '.join(wrong)}: move it away, rename the "
+                    "variant, or give another --runs"
+                )
 
 
 def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:

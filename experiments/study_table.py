@@ -28,11 +28,12 @@ def read_table(path: Path) -> list[Job]:
     table = configparser.ConfigParser(interpolation=None, delimiters=("=",))
     try:
         table.read_string(path.read_text(encoding="utf-8"), source=path.name)
-        jobs = [
-            Job(name, int(seed), flags_of(table[name]))
+        places = [
+            (place, Job(name, seed, flags_of(table[name])))
             for name in table.sections()
-            for seed in dict.fromkeys(table[name].get("seeds", "0").split())
+            for place, seed in enumerate(seeds_of(table[name]))
         ]
+        jobs = [job for _, job in sorted(places, key=lambda each: each[0])]
         for word in (word for job in jobs for word in (job.variant, *job.flags)):
             if not word.isprintable():
                 raise ValueError(f"{shown(word)} is no printable text")
@@ -43,8 +44,12 @@ def read_table(path: Path) -> list[Job]:
         raise S11Error(f"{path} is no table of settings ({why}): see --help") from error
     if not jobs:
         raise S11Error(f"{path} has no variant: add a [section]")
-    seeds = list(dict.fromkeys(job.seed for job in jobs))
-    return sorted(jobs, key=lambda job: seeds.index(job.seed))
+    return jobs
+
+
+def seeds_of(section: configparser.SectionProxy) -> list[int]:
+    """A section's seeds, each once; raises ValueError for what is no number."""
+    return list(dict.fromkeys(map(int, section.get("seeds", "0").split())))
 
 
 def flags_of(section: configparser.SectionProxy) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ def group_by_settings(runs: Sequence[Records]) -> list[Group]:
     found: dict[tuple, list[Records]] = {}
     for run in {run.path.resolve(): run for run in runs}.values():
         same = {name: _used(run, name) for name in run.config if name not in _CHANCE}
-        key = run.env.get("data_fingerprint"), bool(run.results), *same.items()
+        images = run.env.get("data_fingerprint") or run.data
+        key = images, bool(run.results), *same.items()
         if any(run.config["seed"] == other.config["seed"] for other in found.get(key, [])):
             key = run.path.resolve(), *key
         found.setdefault(key, []).append(run)
@@ -121,7 +122,7 @@ def measurements(runs: Sequence[Records]) -> list[str]:
         mean_and_std([100 * rows[-1].valid_accuracy for rows in histories], ".2f"),
         mean_and_std([100 * best.valid_accuracy for best in bests], ".2f"),
         mean_and_std([rows[-1].valid_loss for rows in histories], ".3f"),
-        f"{fmean(sum(row.seconds for row in rows) for rows in histories) / 60:.3g}",
+        _three_digits(fmean(sum(row.seconds for row in rows) for rows in histories) / 60),
         "-".join(
             _geometric_mean([getattr(found, name) for found in bounds])
             for name in ("lr_min", "lr_max")
@@ -139,6 +140,11 @@ def mean_and_std(values: Sequence[float], form: str) -> str:
     if len(values) == 1 or not all(map(math.isfinite, values)):
         return format(fmean(values), form)
     return f"{fmean(values):{form}} ± {stdev(values):{form.lstrip('+')}}"
+
+
+def _three_digits(minutes: float) -> str:
+    """A number with three digits, or all that it has before the point."""
+    return f"{minutes:.0f}" if minutes >= 100 else f"{minutes:.3g}"
 
 
 def _used(run: Records, name: str) -> object:

@@ -249,6 +249,21 @@ def test_a_page_that_is_loaded_again_keeps_zoom_choices_focus_and_place(page, pa
     assert page.evaluate("document.activeElement.id") == "plot-schedule"
 
 
+def test_a_page_is_loaded_again_but_while_somebody_types(page, pages):
+    page.clock.install()
+    page.goto(pages["running"])
+    page.locator("#overlay").check()  # and the focus stays there
+    with page.expect_navigation():
+        page.clock.run_for(21_000)
+    page.locator("#to").press_sequentially("2")
+    page.evaluate("window.old = true")
+    page.clock.run_for(60_000)
+    assert page.evaluate("window.old")
+    page.locator("#to").press("Enter")
+    with page.expect_navigation():
+        page.clock.run_for(6_000)
+
+
 def test_a_picture_opens_large_and_closes_where_it_was(page, pages):
     page.goto(pages["finished"])
     picture = page.locator("#picture-confusion")

@@ -33,6 +33,20 @@ def test_runs_of_other_images_or_that_are_not_over_are_another_group(finished, t
     assert images_of(groups[:2]) == ["pets, test images"] * 2
 
 
+def test_old_runs_without_a_fingerprint_are_apart_by_the_name_of_their_images(finished, tmp_path):
+    run = read_records(finished[0])
+    old = [
+        replace(
+            run,
+            path=tmp_path / name,
+            env={"data": name},
+            settings=replace(run.settings, seed=seed),
+        )
+        for seed, name in enumerate(("digits", "pets"))
+    ]
+    assert len(group_by_settings(old)) == 2
+
+
 def test_runs_whose_auto_came_to_another_precision_are_another_group(finished, tmp_path):
     run = read_records(finished[0])
     seven = replace(run.settings, seed=7)
@@ -68,3 +82,5 @@ def test_what_is_measured_is_a_mean_with_its_deviation(finished):
     ]
     assert measurements(runs[:1]) == ["50.00", "50.00", "1.000", "1", "0.01-1"]
     assert measurements([replace(run, history=[])]) == ["-"] * 5
+    long = [row._replace(seconds=74_040.0) for row in run.history[:1]]
+    assert measurements([replace(run, history=long)])[3] == "1234"

@@ -129,7 +129,8 @@ def test_the_command_makes_the_run_again_beside_it(finished, tmp_path):
     assert given == settings
     assert options.out == finished[0].with_name("a-again")
     odd = replace(settings, data="/a b/c.tgz", lr_max=0.1234567890123, wd=1e-7)
-    for other in (odd, replace(settings, epochs=1, peak_epoch=None)):
+    late = replace(settings, epochs=10, peak_epoch=5)  # which is the default's of 24 epochs
+    for other in (odd, late, replace(settings, epochs=1, peak_epoch=None)):
         assert run_flags(shlex.split(command_of(other))[2:])[0] == other
 
 

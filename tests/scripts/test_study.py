@@ -1,5 +1,6 @@
 """A study runs what its table says, each run once, and goes on where it was stopped."""
 
+import json
 import os
 import shutil
 import signal
@@ -211,6 +212,11 @@ def test_all_variants_get_their_first_seed_first(table):
     ]
     assert jobs[0].flags == ("--epochs", "3", "--lr-max", "0.1", "--peak-epoch", "1")
     assert jobs[0].folder == "low-0.1-seed0"
+    table.write_text("[a]\nx=1\nseeds = 0 00 1\n[b]\nx=2\nseeds = 5\n[c]\nx=3\nseeds = 1 0\n")
+    assert [(job.variant, job.seed) for job in read_table(table)] == [
+        *(("a", 0), ("b", 5), ("c", 1)),
+        *(("a", 1), ("c", 0)),
+    ]
 
 
 def test_what_is_no_table_is_one_line(tmp_path):
@@ -282,6 +288,23 @@ def test_each_run_becomes_a_row_and_is_made_once(table, tmp_path, made_up_runs, 
     study.main(argv)
     assert made_up_runs == []
     assert "3 of 3 runs are there" in capsys.readouterr().out
+
+
+def test_a_run_of_other_settings_becomes_no_row(table, tmp_path, finished, made_up_runs, capsys):
+    folder = tmp_path / "runs/peaks/high-seed0"
+    shutil.copytree(finished[0], folder)
+    argv = [str(table), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    with pytest.raises(SystemExit) as stop:
+        study.main(argv)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{folder} holds another run, " in said
+    assert said.endswith(": move it away, rename the variant, or give another --runs\n")
+    assert made_up_runs == []
+    (job,) = (job for job in read_table(table) if job.variant == "high")
+    settings, _ = run_flags([*job.flags, "--seed", "0", "--data", "elsewhere"])
+    (folder / "config.json").write_text(json.dumps(settings.as_dict()))
+    study.check_folders([job], folder.parent)  # its own run, wherever the images lay
 
 
 def test_a_row_of_other_images_does_not_join_the_rows(

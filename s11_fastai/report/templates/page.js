@@ -27,10 +27,12 @@ if (root.dataset.state === "running") {
     document.getElementById(sessionStorage.getItem("s11 focus"))?.focus({ preventScroll: true });
     sessionStorage.removeItem("s11 focus");
   } catch { /* no storage for files */ }
+  let typing = false;
+  document.addEventListener("input", (event) => { typing = event.target.type === "number"; });
+  document.addEventListener("change", () => { typing = false; });
   const again = () => {
-    const active = document.activeElement;
-    if (active.matches?.("input") || document.querySelector(".plot:active")) return setTimeout(again, 5000);
-    try { sessionStorage.setItem("s11 focus", active.id); } catch { /* likewise */ }
+    if (typing || document.querySelector(".plot:active, input:active")) return setTimeout(again, 5000);
+    try { sessionStorage.setItem("s11 focus", document.activeElement.id); } catch { /* likewise */ }
     location.reload();
   };
   setTimeout(again, 20000);
