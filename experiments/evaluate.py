@@ -122,7 +122,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("run", type=path_flag, nargs="?", help="the folder of a finished run")
     add("--weights", type=path_flag, help="or a file of weights")
     add("--data", help="the images, as run.py's --data (default: the run's, or CIFAR-10)")
-    add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
+    parser.add_device()
     args = parser.parse_args(argv)
     if (args.run is None) == (args.weights is None):
         raise S11Error("give the folder of a run, or --weights and a file")

@@ -64,7 +64,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="of the final or of the best epoch (default final)",
     )
     add("--data", help="where the images are now, if they have moved")
-    add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
+    parser.add_device()
     return parser.parse_args(argv)
 
 

@@ -42,7 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("pictures", type=path_flag, nargs="+", help="PNG, JPEG, WebP, GIF, BMP or TIFF of any size")
     add("--weights", type=path_flag, required=True, help="a model.safetensors")
-    add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
+    parser.add_device()
     return parser.parse_args(argv)
 
 

@@ -127,7 +127,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--records-only", action="store_true", help="leave its pictures out")
     add("--weights", type=path_flag, metavar="FILE", help="a new file, for its weights")
     add("--data", help="where the images are now, if they have moved")
-    add("--device", help="cpu, cuda or mps (default: a GPU where there is one)")
+    parser.add_device()
     return parser.parse_args(argv)
 
 

@@ -66,6 +66,11 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,  # a short form may be another flag's too in a later version
         )
 
+    def add_device(self) -> None:
+        """The flag that run.py has, too."""
+        (words,) = (each.metadata["words"] for each in fields(Settings) if each.name == "device")
+        self.add_argument("--device", help=words)
+
     def error(self, message: str) -> NoReturn:
         raise S11Error(f"{message}; --help lists the flags")
 
@@ -175,7 +180,7 @@ def command_of(settings: Settings, out: Path | str | None = None) -> str:
 
     `out` is the folder that it is to be made in, by default one of its own.
     """
-    defaults = Settings().as_dict()
+    defaults = Settings(epochs=settings.epochs).as_dict() | {"epochs": Settings.epochs}
     given = {k: v for k, v in settings.as_dict().items() if v not in (None, defaults[k])}
     words = words_of(given | ({"out": out} if out else {}))
     return _typed(["python", "experiments/run.py", *words])

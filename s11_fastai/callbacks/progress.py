@@ -21,7 +21,7 @@ class EpochTable(Callback):
 
     order = RecordEpochs.order + 1
 
-    def __init__(self, evaluated_on: str = "valid") -> None:
+    def __init__(self, evaluated_on: str) -> None:
         names = ("train loss", "train acc", f"{evaluated_on} loss", f"{evaluated_on} acc")
         self.names = ("epoch", *names, "lr", "seconds")
         self.widths = [len("epoch"), *(max(len(name), 8) for name in self.names[1:])]

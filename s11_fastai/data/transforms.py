@@ -7,7 +7,6 @@ process asks.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from fasttransform import DisplayedTransform, Pipeline
 from numpy.lib.stride_tricks import as_strided
 
 from s11_fastai.errors import S11Error
-from s11_fastai.sources.imageset import SIDE, ImageSet
+from s11_fastai.sources.imageset import SIDE, ImageSet, channel_counts, to_be_read
 
 PAD, HOLE = 4, 8
 MOST_KEPT = 2**30  # bytes of training images that are kept padded
@@ -205,7 +204,7 @@ def _padded_both_ways(images: np.ndarray, pad: int) -> np.ndarray:
     both = rows[: -pad - 1].reshape(2, n, pad + height, pad + width, channels)
     plain, mirrored = both[:, :, pad:, pad:]
     plain[:] = images
-    mirrored[:] = _to_be_read(images).flip(2).numpy()  # in half of NumPy's time
+    mirrored[:] = to_be_read(images).flip(2).numpy()  # in half of NumPy's time
     return rows
 
 
@@ -302,25 +301,12 @@ def to_batch(images: np.ndarray) -> TensorImage:
     return TensorImage(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
-def _to_be_read(images: np.ndarray) -> torch.Tensor:
-    """The array as a tensor, without a copy; torch warns of one that must not be written."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(images)
-
-
 def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 (N, H, W, C), on the scale of [0, 1].
 
     Exact: from counts of the 256 values.
     """
-    values = np.arange(256) / 255
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    every = _to_be_read(images)
-    for start in range(0, len(images), 500):  # a part that the processor's cache holds
-        pixels = every[start : start + 500].flatten(0, 2)
-        for channel, own in zip(counts, pixels.T, strict=True):
-            channel += torch.bincount(own.contiguous(), minlength=256).numpy()
+    values, counts = np.arange(256) / 255, channel_counts(images)
     mean = [float(np.average(values, weights=n)) for n in counts]
     variance = [np.average((values - m) ** 2, weights=n) for m, n in zip(mean, counts, strict=True)]
     return mean, [float(np.sqrt(v)) or 1.0 for v in variance]

@@ -14,7 +14,7 @@ from s11_fastai.runs.schema import CLASSES, CLASSES_EPOCH, read_json
 from s11_fastai.storage import Folder
 
 FILE = "classes.json"
-_MOST_CONFUSED = 8
+MOST_CONFUSED = 8
 _COUNTS = ("images", "predicted", "correct")
 
 
@@ -66,7 +66,7 @@ def record_of(
     """The record of a confusion matrix: counts, int (C, C), a row for each actual class."""
     images, predicted, correct = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
     columns = zip(names, images.tolist(), predicted.tolist(), correct.tolist(), strict=True)
-    pairs = interpret.confused_pairs(counts, _MOST_CONFUSED)
+    pairs = interpret.confused_pairs(counts, MOST_CONFUSED)
     return ClassRecord(
         weights,
         split,

@@ -15,7 +15,16 @@ from matplotlib.ticker import MaxNLocator
 from s11_fastai.errors import S11Error
 from s11_fastai.plots.curves import ACCURACY, LOSS, SCHEDULE, ComparedRuns, Line, Names
 from s11_fastai.report import facts
-from s11_fastai.report.curves import ERROR, NATS, OF_EPOCH, PERCENT, RATE, WITHIN_EPOCH, Curve
+from s11_fastai.report.curves import (
+    ERROR,
+    NATS,
+    OF_EPOCH,
+    PERCENT,
+    RATE,
+    WITHIN_EPOCH,
+    Curve,
+    kept_places,
+)
 from s11_fastai.report.groups import (
     Group,
     common_epochs,
@@ -206,12 +215,9 @@ def _longest_stretch(is_so: np.ndarray) -> slice:
 
 
 def _line(group: Group, x: np.ndarray, y: np.ndarray, every: int) -> Line:
-    """The mean of the runs, y of shape (runs, points), and the runs where there are several.
-
-    Kept are each so many points, the last and the highest.
-    """
+    """The mean of the runs, y of shape (runs, points), and the runs where there are several."""
     mean = y.mean(axis=0)
-    kept = sorted({*range(0, len(x), every), len(x) - 1, int(mean.argmax())})
+    kept = kept_places(mean.tolist(), every)
     runs = y[:, kept].tolist() if len(y) > 1 else ()
     return Line(group.key, x[kept].tolist(), mean[kept].tolist(), one_line(group.name), runs)
 

@@ -330,9 +330,13 @@ def _means(points: Points, n: int) -> Points:
 
 
 def _thinned(points: Points, n: int) -> Points:
-    """Each `n`th of the points, and the first, the last and the highest."""
-    highest = max(range(len(points)), key=lambda i: points[i][1])
-    return [points[i] for i in sorted({*range(0, len(points), n), len(points) - 1, highest})]
+    return [points[i] for i in kept_places([y for _, y in points], n)]
+
+
+def kept_places(values: Sequence[float], n: int) -> list[int]:
+    """Where each `n`th of the values stands, and the first, the last and the highest."""
+    highest = max(range(len(values)), key=values.__getitem__)
+    return sorted({*range(0, len(values), n), len(values) - 1, highest})
 
 
 def _short(values: Sequence[float]) -> list[float]:

@@ -11,6 +11,7 @@ from s11_fastai.report.classes import FILE as CLASSES
 from s11_fastai.report.classes import ClassRecord
 from s11_fastai.runs.records import Records
 from s11_fastai.runs.schema import DIVERGED, read_json
+from s11_fastai.runs.whole import WEIGHTS
 
 State = Literal["running", "stopped", "diverged", "finished"]
 DIVERGED_FILE = "diverged.json"  # why a run cannot go on; gone when it does, with other means
@@ -24,8 +25,8 @@ _FILES = {
     "results.json": "results",
     "config.json": "settings",
     "env.json": "environment",
-    "model.safetensors": "weights after the last epoch",
-    "best.safetensors": "weights of the best epoch",
+    WEIGHTS["final"]: "weights after the last epoch",
+    WEIGHTS["best"]: "weights of the best epoch",
     "figures/": "all pictures",
 }
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

@@ -14,7 +14,7 @@ from s11_fastai import interpret, plots
 from s11_fastai.learner import S11Learner
 from s11_fastai.lr_bounds import half_of_the_fall
 from s11_fastai.report import curves
-from s11_fastai.report.classes import record_of, write_record
+from s11_fastai.report.classes import MOST_CONFUSED, record_of, write_record
 from s11_fastai.report.predictions import prediction_rows
 from s11_fastai.runs.records import Records
 from s11_fastai.sources import ImageSet
@@ -225,7 +225,7 @@ def _gradcam_layers(found: Evaluation) -> Figure:
 
 
 def _confused_pairs(found: Evaluation) -> Figure:
-    pairs = interpret.confused_pairs(found.counts, 8)
+    pairs = interpret.confused_pairs(found.counts, MOST_CONFUSED)
     labels, guesses = found.predictions.labels, found.predictions.classes
     examples = [
         np.flatnonzero((labels == actual) & (guesses == predicted))[:5]

@@ -34,7 +34,7 @@ from s11_fastai.runs.records import (
 )
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.runs.weights import Classifier
-from s11_fastai.runs.whole import read_all
+from s11_fastai.runs.whole import WEIGHTS, read_all
 from s11_fastai.signals import StopSignals
 from s11_fastai.sources import ImageSet
 from s11_fastai.streams import say
@@ -235,7 +235,7 @@ class MainRun(Run):
         """
         super().finish()
         weights = self.learn.model.state_dict()
-        self.folder.write_tensors("model.safetensors", weights, self.about)
+        self.folder.write_tensors(WEIGHTS["final"], weights, self.about)
         results = self._results(self.record.history)
         page = draw(replace(self.records(), results=results))
         self._read_back()
@@ -301,7 +301,7 @@ class MainRun(Run):
         if best_of(self.record.history) is self.record.history[-1]:
             weights = get_model(self.learn.model).state_dict()
             self.best_weights = {k: v.detach().clone() for k, v in weights.items()}
-            self.folder.write_tensors("best.safetensors", self.best_weights, self.about)
+            self.folder.write_tensors(WEIGHTS["best"], self.best_weights, self.about)
         self._write_tables()
 
     def _write_tables(self) -> None:
@@ -337,10 +337,10 @@ class MainRun(Run):
         self.folder.remove("results.json")  # which says that all else is there
         self.folder.write_json("lr_bounds.json", asdict(self.bounds))
         if self.record.history:
-            self.folder.write_tensors("best.safetensors", self.best_weights, self.about)
+            self.folder.write_tensors(WEIGHTS["best"], self.best_weights, self.about)
             self._write_tables()
         else:  # a stop may have come between the first epoch's records and its checkpoint
-            self.folder.remove("history.csv", "steps.csv", "best.safetensors")
+            self.folder.remove("history.csv", "steps.csv", WEIGHTS["best"])
 
     # Whether it is the same run.
 

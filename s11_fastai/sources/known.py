@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from s11_fastai.sources.imageset import Split
+from s11_fastai.sources.imageset import Split, channel_counts
 
 # What no other images may be called.
 NAMES = ("CIFAR-10", "CIFAR-100")
@@ -56,10 +56,5 @@ def _stats_of(images: np.ndarray) -> np.ndarray:
 
 def sums_of(images: np.ndarray) -> tuple[tuple[int, int], ...]:
     """Of uint8 (n, H, W, 3): of each channel the sum, and the sum of squares."""
-    counts = np.zeros((3, 256), np.int64)
-    for start in range(0, len(images), 1_000):
-        for channel in range(3):
-            values = images[start : start + 1_000, ..., channel].ravel()
-            counts[channel] += np.bincount(values, minlength=256)
     value = np.arange(256)
-    return tuple((int(each @ value), int(each @ value**2)) for each in counts)
+    return tuple((int(each @ value), int(each @ value**2)) for each in channel_counts(images))
