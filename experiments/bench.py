@@ -1,7 +1,7 @@
 """How fast the project is, beside what bounds it and beside its peers.
 
 input       augmented batches without a network, on one core (with --workers on all of them)
-step        one training step of the network, in each precision that the device computes in
+step        one training step of the network, in float32 and in the device's default precision
 memory      the most that two steps take
 start       whole processes: decoding all files, the first batch, run.py --help
 evaluation  predicting, drawing and writing the page when training is over

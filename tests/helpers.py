@@ -212,7 +212,8 @@ def ended(argv, capsys) -> tuple[int, str]:
 
 
 def compare(reference: Path, path: Path) -> list[str]:
-    """The files that differ, or are in one folder only; of the history all but the seconds."""
+    """The files that differ, or are in one folder only; of the history all but the seconds, of
+    env.json all but the revision of the code. The page, which tells the time, is left out."""
     skipped = {"report.html", ".lock"}
     theirs, ours = (
         {
@@ -231,6 +232,8 @@ def compare(reference: Path, path: Path) -> list[str]:
 
 
 def content(path: Path) -> object:
+    if path.name == "env.json":
+        return json.loads(path.read_text()) | {"git_revision": None}
     if path.name != "history.csv":
         return path.read_bytes()
     with path.open(newline="") as file:

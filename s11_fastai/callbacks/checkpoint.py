@@ -115,12 +115,13 @@ class SaveCheckpoints(FitCallback):
     """Gives `save` the state of the fit, as `state_dict` describes it.
 
     It does so at the beginning, when `minutes` have passed since the last time, after each epoch,
-    and when `checkpoint` is called. Weights and losses that are not finite are not saved:
-    it raises DivergedError. Range tests, predictions and evaluations by themselves save nothing.
-    Random numbers that other callbacks draw between an epoch's end and the first batch of the next
-    are drawn once more when a fit goes on from there. What a callback remembers over epochs is kept
-    where it has a `state_dict`, of a stock loader its random generator alone: so fits with fastai's
-    shuffled LMDataLoader or its GANTrainer go on to another end.
+    and when `checkpoint` is called. Weights that are not finite are not saved, nor losses where
+    StopOnDivergence looks at them: it raises DivergedError. Range tests, predictions and
+    evaluations by themselves save nothing. Random numbers that other callbacks draw between an
+    epoch's end and the first batch of the next are drawn once more when a fit goes on from there.
+    What a callback remembers over epochs is kept where it has a `state_dict`, of a stock loader its
+    random generator alone: so fits with fastai's shuffled LMDataLoader or its GANTrainer go on to
+    another end.
     """
 
     order = ParamScheduler.order + 5  # after what records the batch and the epoch

@@ -160,8 +160,8 @@ def join_processes(device: str | None, signals: StopSignals | None = None) -> Pr
 
     One that waits for the main process cannot stop alone: a signal to it waits in `signals`.
 
-    Raises S11Error where accelerate is missing, the launcher's variables are incomplete, or there
-    are fewer GPUs than processes.
+    Raises S11Error where accelerate is missing, the launcher's variables are incomplete, several
+    processes want another device than "cpu" or "cuda", or there are fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE") or 1) == 1:
         return Processes(pick_device(device))
@@ -180,10 +180,8 @@ def join_processes(device: str | None, signals: StopSignals | None = None) -> Pr
         return Launched(pick_device(kind))
     local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if int(os.environ.get("LOCAL_WORLD_SIZE") or local + 1) > gpus:
-        raise S11Error(
-            f"each process needs a GPU, and here are {gpus}: start {gpus} processes, or give "
-            "`device` cpu"
-        )
+        fewer = f"start {gpus} processes, or " if gpus else ""
+        raise S11Error(f"each process needs a GPU, and here are {gpus}: {fewer}give `device` cpu")
     torch.cuda.set_device(local)
     return Launched(pick_device(f"cuda:{local}"))
 

@@ -99,7 +99,7 @@ def _classes_of(listed: Listed, where: Path) -> tuple[str, ...]:
             ours, theirs = (f"{part}/" for part in listed)
             raise S11Error(
                 f"{where}: {ours} and {theirs} must hold the same classes; they differ in "
-                f"{few(sorted(train ^ other))}: mend that, or rename {theirs} and give `holdout`"
+                f"{few(sorted(train ^ other))}: mend that, or rename {theirs}"
             )
     return tuple(sorted(train))
 

@@ -186,8 +186,8 @@ def _nothing(tree: Tree, where: Path) -> S11Error:
     shown = f"it holds {few(found)}" if found else "it is empty"
     return S11Error(
         f"{where} holds neither CIFAR's batches nor train/ and test/ with a folder of images for "
-        f"each class ({shown}): give the folder that has them, or one with a folder for each class "
-        "and `holdout`"
+        f"each class ({shown}): give the folder that has them, or one with a folder for each of "
+        "two or more classes"
     )
 
 

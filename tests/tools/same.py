@@ -1,4 +1,5 @@
-"""Compare two run folders, to the byte; of the history all columns but the seconds.
+"""Compare two run folders, to the byte; of the history all columns but the seconds, of env.json all
+but the revision of the code, and not the page, which tells the time.
 
     python -m tests.tools.same runs/before runs/after
 

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import fields
 import fuzz
 import pytest
-from helpers import ROOT
+from helpers import ROOT, compare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +35,23 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+
+
+def test_two_folders_of_a_run_are_the_same_but_for_seconds_and_revision(finished, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(finished[0], again)
+    env = json.loads((again / "env.json").read_text())
+    (again / "env.json").write_text(json.dumps(env | {"git_revision": "another"}))
+    rows = (again / "history.csv").read_text().splitlines()
+    head, last = rows[0].split(","), rows[-1].split(",")
+    last[head.index("seconds")] = "9.5"
+    (again / "history.csv").write_text("\n".join([*rows[:-1], ",".join(last)]) + "\n")
+    assert compare(finished[0], again) == []
+    (again / "env.json").write_text(json.dumps(env | {"torch": "another"}))
+    last[head.index("lr")] = "9.5"
+    (again / "history.csv").write_text("\n".join([*rows[:-1], ",".join(last)]) + "\n")
+    (again / "steps.csv").unlink()
+    assert compare(finished[0], again) == ["steps.csv", "env.json", "history.csv"]
 
 
 def drill(*words: str) -> str:

@@ -84,7 +84,7 @@ class Chart {
 
   get log() { return chosen.log[this.key] ?? this.data.y.log; }
 
-  // By itself, a mean of about a fiftieth of the steps.
+  // By itself, a mean of about a fiftieth of the points, at most of twenty.
   get smoothing() { return chosen.smoothing ?? Math.min(Math.max(0, 1 - 50 / this.data.lines[0].x.length), 0.95); }
 
   // The lines that are shown: at least one, whatever was switched off before the reference's went.
