@@ -51,18 +51,23 @@ def tupled(state: list) -> tuple:
 def loader_generator_state(loaders: Sequence[Any]) -> dict[str, Any]:
     """The state of the generators that fastai's and PyTorch's loaders have of their own."""
     return {
-        "rngs": [listed(loader.rng.getstate()) for loader in loaders if hasattr(loader, "rng")],
+        "rngs": [listed(rng.getstate()) for rng in _rngs_of(loaders)],
         "generators": [each.get_state() for each in generators_of(loaders)],
     }
 
 
 def load_loader_generator_state(loaders: Sequence[Any], state: Mapping[str, Any]) -> None:
     """Put back what `loader_generator_state` gave of as many loaders."""
-    rngs = [loader.rng for loader in loaders if hasattr(loader, "rng")]
-    for rng, kept in zip(rngs, state["rngs"], strict=True):
+    for rng, kept in zip(_rngs_of(loaders), state["rngs"], strict=True):
         rng.setstate(tupled(kept))
     for generator, kept in zip(generators_of(loaders), state["generators"], strict=True):
         generator.set_state(kept)
+
+
+def _rngs_of(loaders: Iterable[Any]) -> list[random.Random]:
+    """What fastai's loaders among these draw from; its DistributedDL has one in `dl`."""
+    owners = (vars(loader).get("dl", loader) for loader in loaders)
+    return [owner.rng for owner in owners if hasattr(owner, "rng")]
 
 
 def generators_of(loaders: Iterable[Any]) -> list[torch.Generator]:

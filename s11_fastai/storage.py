@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from fastcore.foundation import L
 from safetensors import SafetensorError, safe_open
@@ -266,6 +267,8 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
             return [plain(each, f"{path}.{i}") for i, each in enumerate(value)]
         if isinstance(value, float) and not math.isfinite(value):
             return {"float": str(value)}
+        if isinstance(value, np.generic):  # as what a callback has counted with NumPy
+            return plain(value.item(), path)
         if value is None or isinstance(value, str | bool | int | float):
             return value
         raise TypeError(f"{path} is of {type(value).__name__}, which no checkpoint can keep")

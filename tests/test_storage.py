@@ -1,7 +1,9 @@
 import json
+import math
 import os
 import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -98,6 +100,11 @@ def test_what_is_packed_is_unpacked():
     assert found["tensors"][1] is True
     with pytest.raises(TypeError, match="a is of object"):
         pack({"a": object()})
+
+
+def test_numpys_numbers_are_packed_as_pythons():
+    tensors, values = pack({"n": np.int64(3), "best": np.float32("inf"), "on": np.bool_(True)})
+    assert unpack(tensors, json.loads(json.dumps(values))) == {"n": 3, "best": math.inf, "on": True}
 
 
 def test_a_half_that_a_killed_process_left_is_one_that_is_swept(tmp_path):

@@ -1,8 +1,8 @@
 """Exact resume, for any fastai Learner: checkpoints of a fit, and a fit that goes on from one.
 
-A loader that can begin at a batch (it has `set_epoch`, and `begins_at_batch` unless that is so
-always) lets a fit go on within an epoch; with any other, it goes on from the last epoch's end, and
-so it does where the recorder computes metrics of the training images too.
+A loader that can begin at a batch (it says so by `begins_at_batch`, and has `set_epoch` and
+`state_dict`) lets a fit go on within an epoch; with any other, it goes on from the last epoch's
+end, and so it does where the recorder computes metrics of the training images too.
 """
 
 import time
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastai.torch_core import get_model
@@ -20,7 +21,7 @@ from s11_fastai.callbacks.fit_state import (
     refusing_misfits,
     state_dict,
 )
-from s11_fastai.callbacks.fits import FitCallback, may_be_fit
+from s11_fastai.callbacks.fits import FitCallback, callback_of, may_be_fit
 from s11_fastai.errors import DivergedError, S11Error
 from s11_fastai.generators import generator_state, load_generator_state
 from s11_fastai.streams import say
@@ -44,9 +45,13 @@ class Resume(Callback):
     def __init__(self, state: Mapping[str, Any] | None) -> None:
         self.state = state
         self.waiting = state is not None
-        self.begins = (state["epoch"], state["batch"]) if state else None
+        self.begins: tuple[int, int] | None = None  # of the fit that goes on: its epoch and batch
         self.silenced: list[Callback] = []
         self.drawn = False  # the generators are those of the state
+
+    def before_fit(self) -> None:
+        if not callback_of(self.learn, "gather_preds"):  # which may be within a fit
+            self.begins = None
 
     def before_epoch(self) -> None:
         if self.state is None or not self.waiting or not may_be_fit(self.learn):
@@ -60,7 +65,7 @@ class Resume(Callback):
         self._begin()
 
     def before_train(self) -> None:
-        if self.waiting and not hasattr(self.learn, "lr_finder"):
+        if self.waiting and not callback_of(self.learn, "lr_finder"):
             raise S11Error("Resume takes this fit for an evaluation: begin it outside of no_mbar()")
 
     # Making an iterator over a DataLoader draws a random number, and the epoch's beginning sets
@@ -76,6 +81,7 @@ class Resume(Callback):
             self.learn.iter += self.begins[1]  # fastai counts from where the loader begins
 
     def before_validate(self) -> None:
+        self.drawn = False  # the training's iterator has drawn since
         if self.state is not None and not self.waiting:  # no batch of training was left
             self._restore_rest()
 
@@ -83,17 +89,16 @@ class Resume(Callback):
         if self.waiting and may_be_fit(self.learn):  # no epoch was left to do
             self._begin()
             say("nothing was left to train: the checkpoint is of the end of this fit")
-        self.begins = None
 
     def _begin(self) -> None:
         assert self.state is not None
         for cb in self.silenced:
             cb.run = True
-        self.waiting = False
+        self.waiting, self.begins = False, (self.state["epoch"], self.state["batch"])
         load_state_dict(self.learn, self.state)
         if not self.state["batch"]:
             self._restore_rest()
-        elif hasattr(self.dls.train, "when_begun"):
+        elif hasattr(type(self.dls.train), "when_begun"):
             self.dls.train.when_begun(self._restore_generators)
 
     def _restore_generators(self) -> None:
@@ -104,7 +109,7 @@ class Resume(Callback):
 
     def _restore_rest(self) -> None:
         assert self.state is not None
-        if not (self.drawn and self.training):
+        if not self.drawn:
             self._restore_generators()
         with refusing_misfits():
             self.learn.pct_train = float(self.state["pct_train"])
@@ -140,11 +145,16 @@ class SaveCheckpoints(FitCallback):
             self.generators = generator_state()
 
     def begin_fit(self) -> None:
+        if any(isinstance(cb, NonNativeMixedPrecision) for cb in self.learn.cbs):
+            raise S11Error(
+                "NonNativeMixedPrecision trains weights that no checkpoint can keep: train with "
+                "to_fp16() or to_bf16() in its place, or without SaveCheckpoints"
+            )
         self.saved, self.saved_at = None, self.clock()
         buffers = get_model(self.model).named_buffers()
         self.not_finite = {name for name, b in buffers if not b.isfinite().all()}  # as of a mask
-        resume = getattr(self.learn, "resume", None)
-        if resume is not None and resume.begins is not None:
+        resume = callback_of(self.learn, "resume")
+        if resume and resume.begins:
             self.saved = resume.begins
         else:
             self._save(self.epoch, 0, self.generators)
@@ -170,8 +180,7 @@ class SaveCheckpoints(FitCallback):
 
     def _save(self, epoch: int, batch: int, generators: dict[str, Any] | None = None) -> None:
         """`generators` is their state where it is not that of this moment."""
-        guard = getattr(self.learn, "stop_on_divergence", None)
-        if guard is not None:
+        if guard := callback_of(self.learn, "stop_on_divergence"):
             guard.look()
         model = get_model(self.model)
         buffers = (b for name, b in model.named_buffers() if name not in self.not_finite)

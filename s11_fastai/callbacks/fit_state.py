@@ -1,8 +1,9 @@
 """The state of a fit of any fastai Learner, as nested plain values and tensors, and back.
 
-What is kept: weights, optimiser, gradients that accumulate, gradient scaler, recorder, schedules,
-the state of every callback that has a `state_dict`, what fastai's trackers have seen, the training
-DataLoader's place, and the random generators.
+What is kept: weights and which of them train, optimiser, gradients that accumulate, gradient
+scaler, a loss function's own tensors, recorder, schedules, the state of every callback that has a
+`state_dict`, what fastai's trackers have seen, the training DataLoader's place, and the random
+generators.
 """
 
 from collections import Counter
@@ -44,7 +45,8 @@ def state_dict(
     Nested dicts and lists of plain values and of the Learner's own tensors, not copies.
     `generators` is the state of the random generators where it is not that of this moment.
     """
-    recorder, scaler = learn.recorder, getattr(learn, "scaler", None)
+    scaler = vars(learn).get("scaler")
+    parameters = list(get_model(learn.model).named_parameters())
     return {
         "epoch": epoch,
         "batch": batch,
@@ -53,10 +55,14 @@ def state_dict(
         "train_iter": learn.train_iter,
         "pct_train": learn.pct_train,
         "model": dict(get_model(learn.model).state_dict()),
+        "trained": [name for name, p in parameters if p.requires_grad],
+        # fastai's optimisers step wherever there is a gradient, also where it is zero by now.
+        "with_gradient": [name for name, p in parameters if p.grad is not None],
         "optimiser": learn.opt.state_dict(),
         "accumulated": _accumulated(learn),
         "scaler": scaler.state_dict() if scaler else None,
-        "recorder": _recorder_state(recorder),
+        "loss": _loss_state(learn.loss_func),
+        "recorder": _recorder_state(learn.recorder),
         "schedules": [_schedule_state(scheduler) for scheduler in _schedulers(learn)],
         "callbacks": {name: cb.state_dict() for name, cb in _with_state(learn).items()},
         "trackers": {name: _seen_by(cb) for name, cb in _trackers(learn).items()},
@@ -102,11 +108,14 @@ def _load(learn: Learner, state: Mapping[str, Any]) -> None:
     schedules = list(zip(_schedulers(learn), state["schedules"], strict=True))
     for scheduler, kept in schedules:
         _check_curves(scheduler, kept["curves"])
+    _check_optimiser(learn, state["optimiser"])
     get_model(learn.model).load_state_dict(state["model"])
     _load_optimiser(learn, state["optimiser"])
-    _load_accumulated(learn, state["accumulated"])
-    if state["scaler"] and getattr(learn, "scaler", None):
-        learn.scaler.load_state_dict(state["scaler"])
+    _load_gradients(learn, state)
+    if state["scaler"] and (scaler := vars(learn).get("scaler")):
+        scaler.load_state_dict(state["scaler"])
+    if state["loss"]:
+        learn.loss_func.load_state_dict(state["loss"])
     _load_recorder(learn.recorder, state["recorder"])
     for scheduler, kept in schedules:
         scheduler.hps = {name: list(kept["recorded"][name]) for name in scheduler.hps}
@@ -124,7 +133,7 @@ def _load(learn: Learner, state: Mapping[str, Any]) -> None:
 def check_network(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Raise S11Error, naming a difference, where the state is of another network."""
     kept, own = (
-        {name: tuple(value.shape) for name, value in weights.items()}
+        {name: tuple(getattr(value, "shape", ())) for name, value in weights.items()}
         for weights in (state["model"], model.state_dict())
     )
     for name in sorted(kept.keys() | own.keys()):
@@ -193,6 +202,25 @@ def stacked(values: list[Tensor]) -> Tensor:
     return torch.stack([value.detach().cpu() for value in values]) if values else torch.empty(0)
 
 
+def _check_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
+    """Raise S11Error where the state is of another kind of optimiser than the Learner's."""
+    kept, own = map(_hyperparameters, (state, learn.opt.state_dict()))
+    newer = own - kept if "param_groups" in state else set()  # a newer PyTorch may have more
+    if kept != own - newer:
+        names = [", ".join(sorted(only)) or "nothing else" for only in (kept - own, own - kept)]
+        raise S11Error(
+            f"the checkpoint is of a fit with another optimiser, which has {names[0]} where this "
+            f"one has {names[1]}: give the `opt_func` that was given then, or begin anew without "
+            "the checkpoint"
+        )
+
+
+def _hyperparameters(optimiser: Mapping[str, Any]) -> set[str]:
+    """The names of those that an optimiser of PyTorch, or of fastai, has for each group."""
+    groups = optimiser.get("param_groups", optimiser.get("hypers", ()))
+    return {name for group in groups for name in group}.difference(_KERNELS)
+
+
 def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
     if "param_groups" not in state:  # one of fastai's own, which takes tensors wherever they are
         places = [p for p, *_ in learn.opt.all_params()]
@@ -227,15 +255,24 @@ def _accumulated(learn: Learner) -> dict[str, Any] | None:
     return None
 
 
-def _load_accumulated(learn: Learner, state: Mapping[str, Any] | None) -> None:
+def _load_gradients(learn: Learner, state: Mapping[str, Any]) -> None:
+    """Let train what trained, with the gradients that were there."""
     learn.opt.zero_grad()  # of an earlier fit of this Learner, that was ended within a step
-    if state is None:
+    parameters = dict(get_model(learn.model).named_parameters())
+    for name, p in parameters.items():
+        p.grad = torch.zeros_like(p) if name in state["with_gradient"] else None
+        p.requires_grad_(name in state["trained"])
+    if (accumulated := state["accumulated"]) is None:
         return
     (waiting,) = (cb for cb in learn.cbs if isinstance(cb, GradientAccumulation))
-    waiting.count = _count(state["count"])
-    parameters = dict(get_model(learn.model).named_parameters())
-    for name, gradient in state["gradients"].items():
+    waiting.count = _count(accumulated["count"])
+    for name, gradient in accumulated["gradients"].items():
         parameters[name].grad = _in_layout_of(gradient, parameters[name])
+
+
+def _loss_state(loss_func: Any) -> dict[str, Tensor]:
+    """The tensors of a loss function that has some, as one that learns."""
+    return dict(loss_func.state_dict()) if isinstance(loss_func, nn.Module) else {}
 
 
 def _laid_out(
@@ -259,7 +296,7 @@ def _in_layout_of(value: Any, parameter: Tensor, device: torch.device | None = N
 
 def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
     loader, place = learn.dls.train, {}
-    if hasattr(loader, "set_epoch"):
+    if _has_place(loader):
         # Within an epoch its pass has begun, be it over or not: the loader's next is another.
         place = {"epoch": loader.state_dict()["epoch"] - bool(batch), "first_batch": batch}
     if begins_at_batch(loader):
@@ -269,7 +306,12 @@ def _loader_state(learn: Learner, batch: int) -> dict[str, Any]:
 
 def begins_at_batch(loader: Any) -> bool:
     """Whether a pass of the loader can begin with any of its batches."""
-    return hasattr(loader, "set_epoch") and getattr(loader, "begins_at_batch", True)
+    return _has_place(loader) and loader.begins_at_batch
+
+
+def _has_place(loader: Any) -> bool:
+    """Whether it is a loader that can tell and set which pass comes next, as ours are."""
+    return hasattr(type(loader), "begins_at_batch")  # another's may look in its dataset, or inner
 
 
 def _load_loader(learn: Learner, state: Mapping[str, Any]) -> None:

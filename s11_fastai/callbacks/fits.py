@@ -1,5 +1,7 @@
 """What tells a fit from the other occasions on which a Learner calls its callbacks."""
 
+from typing import Any
+
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 
@@ -9,9 +11,16 @@ def may_be_fit(learn: Learner) -> bool:
 
     `learn.tta` looks like one, and a fit within `learn.no_mbar` does not.
     """
-    others = ("lr_finder", "gather_preds")
-    called_so = any(hasattr(learn, name) for name in others)
+    called_so = any(callback_of(learn, name) for name in ("lr_finder", "gather_preds"))
     return learn.opt is not None and learn.create_mbar and not called_so
+
+
+def callback_of(learn: Learner, name: str) -> Any:
+    """The Learner's callback of this name, as of what it does at the moment, or None.
+
+    It is asked of `vars`: what a Learner lacks, fastai looks for in its model.
+    """
+    return vars(learn).get(name)
 
 
 class FitCallback(Callback):
@@ -26,16 +35,16 @@ class FitCallback(Callback):
     @property
     def in_fit(self) -> bool:
         """False also for predictions that are gathered within a fit."""
-        return self.trains and not hasattr(self.learn, "gather_preds")
+        return self.trains and not callback_of(self.learn, "gather_preds")
 
     def begin_fit(self) -> None:
         """Called once a fit, before its first training; for subclasses."""
 
     def before_fit(self) -> None:
-        if not hasattr(self.learn, "gather_preds"):
+        if not callback_of(self.learn, "gather_preds"):
             self.trains = False
 
     def before_train(self) -> None:  # which a fit and a range test alone have
-        if not self.trains and not hasattr(self.learn, "lr_finder"):
+        if not self.trains and not callback_of(self.learn, "lr_finder"):
             self.trains = True
             self.begin_fit()

@@ -8,6 +8,7 @@ from fastai.callback.core import Callback
 from tqdm import tqdm
 
 from s11_fastai.callbacks.checkpoint import SaveCheckpoints
+from s11_fastai.callbacks.fits import callback_of
 from s11_fastai.callbacks.recording import RecordEpochs, best_of
 from s11_fastai.callbacks.stopping import batches_between_looks
 from s11_fastai.streams import say
@@ -105,7 +106,7 @@ class TimeEstimate(Callback):
         if self.seen == self._LAST:
             step = (time.perf_counter() - self.started) / (self._LAST - self._FIRST)
             # Evaluating a batch is the forward third of a step in float32.
-            part = 1 / 3 if not hasattr(self.learn, "low_precision") else 3 / 4
+            part = 3 / 4 if callback_of(self.learn, "low_precision") else 1 / 3
             seconds = step * (self.steps + part * self.evaluations)
             say(f"about {_duration(seconds)} to go at {step:.2g} s a step")
         self.seen += 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from s11_fastai.callbacks.checkpoint import SaveCheckpoints
 from s11_fastai.callbacks.distributed import Processes
-from s11_fastai.callbacks.fits import FitCallback
+from s11_fastai.callbacks.fits import FitCallback, callback_of
 from s11_fastai.callbacks.recording import RecordEpochs
 from s11_fastai.errors import DivergedError
 from s11_fastai.signals import StopSignals
@@ -88,8 +88,8 @@ class StopOnSignal(FitCallback):
     def after_batch(self) -> None:
         self.batches += 1
         if self.in_fit and self.batches % self.every == 0 and self._asked():
-            if hasattr(self.learn, "save_checkpoints"):
-                self.learn.save_checkpoints.checkpoint()
+            if saver := callback_of(self.learn, "save_checkpoints"):
+                saver.checkpoint()
             raise CancelFitException
 
     def after_epoch(self) -> None:

@@ -8,7 +8,7 @@ from s11_fastai.errors import S11Error
 from s11_fastai.runs.schema import shown
 from s11_fastai.storage import Damaged, Folder, pack, read_tensors, unpack
 
-FORMAT = "s11-checkpoint-3"
+FORMAT = "s11-checkpoint-4"
 
 
 class Checkpoints:

@@ -18,6 +18,7 @@ from s11_fastai.runs.settings import read_config
 from s11_fastai.runs.whole import read_all
 from s11_fastai.sources.archive import without_suffix
 from s11_fastai.storage import Folder, is_unfinished, sweep
+from s11_fastai.streams import printable
 
 _LOCK, _PID = ".lock", ".pid"
 # What a file system says that knows no locks, as some over a network do.
@@ -156,7 +157,7 @@ def locked(path: Path, made: Sequence[Path] = ()) -> Iterator[RunFolder]:
     """
     made = (*made, *_missing(path))
     path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / _LOCK)
+    lock = FileLock(path / _LOCK, fallback_to_soft=False)  # whose marker a dead process leaves
     try:
         _acquire(lock, path)
     except (S11Error, OSError):
@@ -229,15 +230,17 @@ def _check_free(path: Path) -> None:
             f"{path} holds a run, which is kept: choose another folder, or give `resume` to go on "
             "with it"
         )
-    if not all(_is_ours(file) for file in path.iterdir()):
-        raise S11Error(f"{path} is not empty: choose a new or empty folder")
+    if others := sorted(file.name for file in path.iterdir() if not _is_ours(file)):
+        raise S11Error(
+            f"{path} is not empty, as {printable(others[0])} is there: choose a new or empty folder"
+        )
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
     """What tells a file from one made later, or None where there is none."""
     try:
         status = os.stat(file)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
 

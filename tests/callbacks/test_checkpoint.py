@@ -1,15 +1,18 @@
 """A fit of any fastai Learner that was stopped goes on to the same end, to the bit."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import Adam, ranger
+from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
+from fastcore.basics import noop
 from fits import (
     StopAfter,
     fit,
@@ -105,13 +108,38 @@ def test_a_state_waits_for_a_fit_whatever_comes_before_it(tmp_path):
     whole = fit(learner(sliced_loaders), [])
     checkpoints = Checkpoints(tmp_path)
     fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
-    learn = learner(sliced_loaders)
-    learn.add_cb(Resume(checkpoints.newest()))
+    learn, saved = learner(sliced_loaders), []
+    save = SaveCheckpoints(lambda state: saved.append((state["epoch"], state["batch"])))
+    learn.add_cbs([Resume(checkpoints.newest()), save])
     with learn.no_bar(), learn.no_logging():
         learn.validate()
         learn.get_preds()
         find_lr_bounds(learn)
     assert state(fit(learn, [])) == state(whole)
+    assert saved == [(2, 0), (3, 0)]  # where it begins, it stands already
+
+
+def test_what_a_model_has_of_a_callbacks_name_is_no_callback(tmp_path):
+    def named() -> Learner:
+        learn = learner(sliced_loaders)
+        for name in ("lr_finder", "gather_preds", "scaler", "resume", "stop_on_divergence"):
+            learn.model.register_module(name, nn.Identity())
+        return learn
+
+    checkpoints = Checkpoints(tmp_path)
+    whole = fit(named(), [])
+    fit(named(), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    again = [Resume(checkpoints.newest()), SaveCheckpoints(checkpoints.write)]
+    assert state(fit(named(), again)) == state(whole)
+    assert checkpoints.newest()["epoch"] == 3
+
+
+def test_precision_with_weights_of_its_own_is_refused_with_a_word():
+    class Without(NonNativeMixedPrecision):
+        before_fit = after_fit = noop  # which asks for a GPU
+
+    with pytest.raises(S11Error, match="NonNativeMixedPrecision trains weights that no checkpoint"):
+        fit(learner(sliced_loaders), [Without(), SaveCheckpoints(lambda state: None)])
 
 
 def test_fastais_trackers_remember_what_they_have_seen(tmp_path):
@@ -195,6 +223,29 @@ def test_the_state_of_another_fit_is_refused(tmp_path):
         longer.model.append(nn.Linear(3, 3))
         with pytest.raises(S11Error, match=r"another network: 5\.bias has shape None"):
             longer.fit(3, cbs=Resume(checkpoints.newest()))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (Adam, SGD, "has eps, sqr_mom where this one has nothing else"),
+        (SGD, Adam, "has nothing else where this one has eps, sqr_mom"),
+        (SGD, partial(OptimWrapper, opt=torch.optim.SGD), "has mom, wd where this one has dampe"),
+        (partial(OptimWrapper, opt=torch.optim.SGD), SGD, "where this one has mom, wd: give"),
+        (partial(OptimWrapper, opt=torch.optim.SGD), partial(OptimWrapper, opt=torch.optim.Adam),
+         "momentum, nesterov where this one has amsgrad, betas"),
+    ],
+)  # fmt: skip
+def test_another_optimiser_is_refused_before_anything_is_put_back(tmp_path, before, now, said):
+    checkpoints = Checkpoints(tmp_path)
+    learn = learner(sliced_loaders)
+    learn.opt_func = before
+    fit(learn, [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    other = learner(sliced_loaders)
+    other.opt_func, weights = now, copy.deepcopy(other.model.state_dict())
+    with pytest.raises(S11Error, match=said):
+        fit(other, [Resume(checkpoints.newest())])
+    assert all(value.equal(weights[name]) for name, value in other.model.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
+import fastai.data.load
 import numpy as np
 import pytest
 import torch
@@ -12,13 +14,17 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.data.core import DataLoaders
+from fastai.distributed import DistributedDL
 from fastai.learner import Learner
 from fastai.metrics import F1Score
+from fastai.optimizer import Adam, OptimWrapper
 from fits import StopAfter, fit, learner, sliced_loaders, state, stock_loaders
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from s11_fastai import Resume, SaveCheckpoints, find_lr_bounds
 from s11_fastai.errors import S11Error
+from s11_fastai.generators import load_loader_generator_state, loader_generator_state
 
 
 def stopped(learn: Learner, batches: int, cbs=()) -> dict:
@@ -99,6 +105,89 @@ def test_gradients_left_over_from_an_earlier_fit_are_none_of_the_next():
     for p in learn.model.parameters():
         p.grad = torch.ones_like(p)
     assert state(fit(learn, [Resume(found)])) == state(whole)
+
+
+def test_what_is_frozen_within_a_fit_stays_so():
+    class Freezes(Callback):
+        def after_epoch(self) -> None:
+            self.model[1].requires_grad_(self.epoch != 0)
+
+    assert goes_on(lambda: learner(sliced_loaders), lambda: [Freezes()], 6)
+
+
+@pytest.mark.parametrize("opt_func", [Adam, partial(OptimWrapper, opt=torch.optim.AdamW)])
+def test_weights_that_have_lost_their_part_in_the_loss_go_on_alike(opt_func):
+    """fastai's optimisers step with a gradient of zero, as momentum and decay do; PyTorch's not."""
+
+    class Alone(Callback):
+        def after_pred(self) -> None:
+            if self.epoch > 0:
+                self.learn.pred = self.pred.detach() + self.model[4].bias
+
+    def make() -> Learner:
+        learn = learner(sliced_loaders)
+        learn.opt_func = opt_func
+        return learn
+
+    assert goes_on(make, lambda: [Alone()], 6)
+
+
+def test_a_loss_that_learns_goes_along():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, pred: Tensor, y: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(self.scale * pred, y)
+
+    def make() -> Learner:
+        learn = learner(sliced_loaders)
+        learn.loss_func = Scaled()
+        learn.splitter = lambda model: [*model.parameters(), *learn.loss_func.parameters()]
+        return learn
+
+    assert goes_on(make, list, 6)
+    assert fit(make(), []).loss_func.scale != 1
+
+
+def test_a_loader_that_only_counts_epochs_goes_on_from_an_epochs_end():
+    """As accelerate's and some with a sampler of several processes do."""
+
+    class Counts(fastai.data.load.DataLoader):
+        def set_epoch(self, epoch: int) -> None: ...
+
+    def make() -> Learner:
+        learn = learner(stock_loaders)
+        items = list(learn.dls.train.dataset)
+        learn.dls.loaders[0] = Counts(items, bs=6, shuffle=True)
+        return learn
+
+    assert goes_on(make, list, 6)
+
+
+def test_the_generator_of_fastais_loader_for_several_processes_goes_along():
+    loader = DistributedDL(stock_loaders().train, rank=0, world_size=2, device="cpu")
+    before = loader_generator_state([loader])
+    first = loader.dl.rng.random()
+    load_loader_generator_state([loader], before)
+    assert loader.dl.rng.random() == first
+
+
+def test_a_modules_own_state_may_be_no_tensor():
+    class Counts(nn.Identity):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"n": 1}
+
+        def set_extra_state(self, state: dict[str, int]) -> None: ...
+
+    def make() -> Learner:
+        learn = learner(sliced_loaders)
+        learn.model.append(Counts())
+        return learn
+
+    found = stopped(make(), 6)
+    assert fit(make(), [Resume(found)]).train_iter == 12
 
 
 def test_with_metrics_of_the_training_images_a_fit_goes_on_from_an_epochs_end():

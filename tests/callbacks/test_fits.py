@@ -81,12 +81,14 @@ def test_a_state_waits_for_a_fit_also_where_there_is_an_optimiser(tmp_path, batc
     whole = fit(learner(sliced_loaders), [])
     checkpoints = Checkpoints(tmp_path)
     fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(batches)])
-    learn = learner(sliced_loaders)
-    learn.add_cb(Resume(checkpoints.newest()))
+    learn, saved = learner(sliced_loaders), []
+    save = SaveCheckpoints(lambda state: saved.append((state["epoch"], state["batch"])))
+    learn.add_cbs([Resume(checkpoints.newest()), save])
     learn.create_opt()
     with learn.no_bar(), learn.no_logging():
         use(learn)
     assert state(fit(learn, [])) == state(whole)
+    assert saved == [(epoch, 0) for epoch in range(batches // 4 + 1, 4)]
 
 
 def test_a_state_that_would_be_passed_by_is_no_silent_matter(tmp_path):

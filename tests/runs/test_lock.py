@@ -79,7 +79,7 @@ def test_a_runs_own_name_tells_its_data(data, slug):
     assert re.fullmatch(r"\d{8}-\d{6}-(.*)", default_path(data).name)[1] == slug
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_one_line(argv, tmp_path, monkeypatch, capsys, number):
     def no_locks(*_):
         raise OSError(number, os.strerror(number))
@@ -90,6 +90,23 @@ def test_a_file_system_without_locks_is_one_line(argv, tmp_path, monkeypatch, ca
     assert f"the file system of {argv[3]} has no locks, which keep two runs out of" in said
     assert said.endswith("choose a folder on another disk, or mount this one with locks")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_empty_says_what_is_there(tmp_path):
+    for name in ("b.txt", "a\tb", ".lock"):
+        (tmp_path / name).touch()
+    with pytest.raises(S11Error, match=r"is not empty, as a\\tb is there: choose"), claim(tmp_path):
+        pass
+
+
+def test_a_disk_that_fails_is_no_folder_that_was_moved(tmp_path, monkeypatch):
+    def fails(path, **_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with locked(tmp_path / "r") as folder, monkeypatch.context() as broken:
+        broken.setattr(lock.os, "stat", fails)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            folder.check()
 
 
 @pytest.mark.parametrize("config", [None, '{"model_type": "bert"}', "no JSON"])
