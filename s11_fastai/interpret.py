@@ -152,8 +152,10 @@ def grad_cam(
     `images` are as the network takes them, (n, 3, H, W); h and w are the layer's. It is computed
     on the logits where `model` has `logits`, else on what it gives. The network's mode, gradients
     and hooks are left as they were. Source: Selvaraju et al., arXiv:1610.02391; captum's
-    LayerGradCam.
+    LayerGradCam. Of no image there are no maps, (0, 1, 1).
     """
+    if not len(images):
+        return np.empty((0, 1, 1), np.float32)
     from captum.attr import LayerGradCam
 
     cam = LayerGradCam(getattr(model, "logits", model), model.get_submodule(layer))

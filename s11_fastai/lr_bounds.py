@@ -88,6 +88,11 @@ def find_lr_bounds(
 
 def _range_test(learn: Learner, num_it: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The learning rate of each step, and the smoothed loss of each while it was finite."""
+    if not len(learn.dls.train):
+        raise S11Error(
+            "dls.train has no batch, as there are fewer images than `bs`: choose a smaller `bs`, "
+            "or drop_last=False"
+        )
     epochs = num_it // len(learn.dls.train) + 1
     test = _RangeTest(num_it=num_it)
     with _untouched(learn), learn.no_bar(), learn.no_logging():

@@ -34,7 +34,10 @@ class SmoothLoss(AvgSmoothLoss):
 
 
 class Accuracy(Metric):
-    """The part of all images seen that were classified correctly, counted in whole images."""
+    """The part of all images seen that were classified correctly, counted in whole images.
+
+    Labels may be (n,) or (n, 1).
+    """
 
     name = "accuracy"
 
@@ -42,8 +45,9 @@ class Accuracy(Metric):
         self.correct, self.total = 0, 0
 
     def accumulate(self, learn: Learner) -> None:
-        self.correct = self.correct + (learn.pred.argmax(dim=-1) == learn.y).sum()
-        self.total += len(learn.y)
+        said, truth = learn.pred.argmax(dim=-1).flatten(), learn.y.flatten()
+        self.correct = self.correct + (said == truth).sum()
+        self.total += len(truth)
 
     @property
     def value(self) -> float | None:

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 _SHOWN = 5  # names that a line has
+# Spaces and joiners of names as people write them, which Python does not call printable.
+_IN_NAMES = "\u00a0\u200c\u200d\u3000"
 
 
 def say(text: str) -> None:
@@ -20,9 +22,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def is_printable(text: str) -> bool:
+    """Whether the text has nothing that no terminal or page should be sent."""
+    return all(c.isprintable() or c in _IN_NAMES for c in text)
+
+
 def printable(text: str) -> str:
     """The text with what no terminal should be sent, from names of files, as escapes."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if is_printable(c) or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def one_line(text: str) -> str:

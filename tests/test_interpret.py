@@ -142,6 +142,10 @@ def test_grad_cam_is_the_one_of_the_paper(model, layer):
     assert maps.max() > 0
 
 
+def test_of_no_image_there_are_no_maps(model):
+    assert grad_cam(model, "layer3", torch.empty(0, 3, 32, 32), []).shape == (0, 1, 1)
+
+
 def test_grad_cam_leaves_no_trace(model):
     x = torch.randn(4, 3, 32, 32)
     weights, given = copy.deepcopy(model.state_dict()), x.clone()

@@ -18,7 +18,7 @@ from torch.amp import GradScaler
 from s11_fastai import S11ResNet, get_dls, s11_learner
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import TrainInLowPrecision
-from s11_fastai.metrics import MeanLoss
+from s11_fastai.metrics import Accuracy, MeanLoss
 from s11_fastai.schedule import linear_one_cycle
 
 
@@ -247,6 +247,13 @@ def test_accuracy_and_loss_are_over_every_evaluated_image(images):
     loss = torch.nn.functional.cross_entropy(out, y, label_smoothing=0.2).item()
     assert metrics["valid_loss"] == pytest.approx(loss, rel=1e-5)
     assert list(metrics) == ["train_loss", "valid_loss", "accuracy"]
+
+
+def test_accuracy_counts_labels_in_a_column_once():
+    metric = Accuracy()
+    metric.reset()
+    metric.accumulate(SimpleNamespace(pred=torch.eye(3), y=torch.tensor([[0], [1], [0]])))
+    assert metric.value == 2 / 3
 
 
 def test_fastais_interpretation_knows_the_loss(images):

@@ -207,6 +207,13 @@ def test_too_few_steps_in_a_real_test(images):
         find_lr_bounds(small_learner(images), num_it=10)
 
 
+def test_a_test_without_a_batch_is_told(images):
+    learn = small_learner(images)
+    learn.dls.train = learn.dls.train.new(bs=64, drop_last=True)
+    with pytest.raises(S11Error, match="has no batch, as there are fewer images than `bs`"):
+        find_lr_bounds(learn)
+
+
 @pytest.mark.parametrize("given", [{"lr_min": 0.0}, {"lr_max": -0.1}, {"lr_max": float("inf")}])
 def test_a_given_bound_that_no_training_can_have_is_refused(given):
     with pytest.raises(S11Error, match=f"`{next(iter(given))}` must be a finite number above 0"):

@@ -59,7 +59,7 @@ def test_what_is_no_parameter_stays_as_it_is():
 
 
 # What stands in backticks in an error and is no flag: these are given in Python alone.
-IN_PYTHON = {"pct_start"}
+IN_PYTHON = {"opt_func", "pct_start"}
 
 
 def test_every_parameter_that_an_error_names_is_a_flag():

@@ -16,6 +16,7 @@ from s11_fastai.data.items import ClassName, Picture
 from s11_fastai.data.loader import Augmenter, ResidentDL
 from s11_fastai.data.per_image import PerImage
 from s11_fastai.data.transforms import (
+    HOLE,
     BytesToFloat,
     Cutout,
     NormalizeBytes,
@@ -46,14 +47,15 @@ def get_dls(
 
     A batch is (images, labels): float32 (bs, 3, H, W), normalised with the training images'
     statistics, in channels-last memory on `device`; and int64 (bs,). `augment` is "default", which
-    is `PadCropFlip()` (pad 4, random crop, flip, Cutout 8x8; no flip of images that must not be
-    mirrored, as digits), another PadCropFlip, None, or an `albumentations.Compose` from uint8 to
-    uint8. Order and augmentation follow from `seed` and the epoch alone. Raises S11Error where an
-    argument is of no use.
+    is `PadCropFlip()` (pad 4, random crop, flip, Cutout 8x8, or of half the side where that is
+    less; no flip of images that must not be mirrored, as digits), another PadCropFlip, None, or an
+    `albumentations.Compose` from uint8 to uint8. Order and augmentation follow from `seed` and the
+    epoch alone. Raises S11Error where an argument is of no use.
 
     A network that calls `x.view(len(x), -1)`, as fastai's Flatten does, wants `x.flatten(1)` in its
     place, as `view` knows no channels-last memory; one with batch normalisation on single values
-    wants `dls.train.drop_last = True` where a last batch would have one image.
+    wants `dls.train.drop_last = True` where a last batch would have one image, and so does fastai's
+    MixUp.
 
     Items are indices, which count through the evaluated images first and then through the training
     ones: `predict(i)` and `test_dl([i])` take the places that `interpret` and fastai's
@@ -187,7 +189,10 @@ def _split(which: str, x: np.ndarray, y: np.ndarray, names: tuple[str, ...]) -> 
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or not x.size:
         raise S11Error(f"x_{which} must be uint8 of shape (N, H, W, 3), not {x.dtype} of {x.shape}")
     if y.shape != x.shape[:1]:
-        raise S11Error(f"y_{which} must be {len(x)} labels, as x_{which}, not of shape {y.shape}")
+        way = f": give y_{which}.ravel()" if y.size == len(x) else ""
+        raise S11Error(
+            f"y_{which} must be {len(x)} labels, as x_{which}, not of shape {y.shape}{way}"
+        )
     if y.dtype.kind not in "iu":
         number = {name: i for i, name in enumerate(names)}
         unknown = sorted({str(label) for label in y} - number.keys())
@@ -207,7 +212,7 @@ def _augmenter(images: ImageSet, seed: int, augment: object) -> Augmenter | None
     if augment is None:
         return None
     if isinstance(augment, str) and augment == "default":
-        augment = PadCropFlip(flip=images.mirror)
+        augment = PadCropFlip(hole=min(HOLE, min(images.shape) // 2), flip=images.mirror)
     if isinstance(augment, PadCropFlip):
         return PaddedImages(images, seed, augment)
     if isinstance(augment, type) or not hasattr(augment, "set_random_seed"):

@@ -93,7 +93,7 @@ class PadCropFlip:
 
     `pad` zeros on each side, a random crop back to the image's size, a flip from left to right
     with probability 1/2 unless `flip` is False, then Cutout of a square of `hole` pixels, or none
-    where `hole` is 0.
+    where `hole` is 0. A square as large as the image would leave nothing of it.
     """
 
     pad: int = PAD
@@ -103,10 +103,10 @@ class PadCropFlip:
     def check(self, shape: tuple[int, int]) -> None:
         """Raise S11Error where images of (height, width) cannot be augmented so."""
         whole = isinstance(self.pad, Integral) and isinstance(self.hole, Integral)
-        if not whole or self.pad < 0 or not 0 <= self.hole <= min(shape):
+        if not whole or self.pad < 0 or not 0 <= self.hole < min(shape):
             raise S11Error(
                 f"{self} does not fit images of {shape[0]}x{shape[1]}: pad must be 0 or more, "
-                "hole from 0 to the image's shorter side, in whole pixels"
+                "hole 0 or more and below the image's shorter side, in whole pixels"
             )
 
 
@@ -132,8 +132,12 @@ class PaddedImages:
         return _padded_both_ways(images, pad) if bytes_kept <= MOST_KEPT else None
 
     def prepare(self) -> None:
-        """Pad the images now, so that worker processes share them."""
+        """Pad the images now, so that worker processes share them where they are forked."""
         _ = self.padded
+
+    def __getstate__(self) -> dict:
+        """For a pickle, as other worker processes get it: they pad the images themselves."""
+        return {name: value for name, value in vars(self).items() if name != "padded"}
 
     @property
     def in_words(self) -> str:
@@ -287,7 +291,7 @@ class Cutout(DisplayedTransform):
 
     def _sample(self, x: torch.Tensor) -> torch.Tensor:
         n, (height, width) = len(x), x.shape[-2:]
-        if self.size > min(height, width):
+        if self.size >= min(height, width):
             raise S11Error(
                 f"Cutout({self.size}) does not fit into images of {height}x{width}: "
                 "choose a smaller size"
@@ -315,7 +319,8 @@ def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
 class BytesToFloat(IntToFloatTensor):
     """fastai's IntToFloatTensor for bytes: uint8 to float32 in [0, 1], for what comes after it.
 
-    Where `deferred`, it leaves the bytes as they are to what converts them better; `defer` tells.
+    As fastai's, it takes floats for bytes that a transform before it has made floats. Where
+    `deferred`, it leaves all as it is to what converts it better; `defer` tells.
     """
 
     def __init__(self, deferred: bool = False) -> None:
@@ -328,14 +333,14 @@ class BytesToFloat(IntToFloatTensor):
         return self
 
     def encodes(self, x: TensorImage) -> TensorImage:
-        return x if self.deferred or x.is_floating_point() else x.float().div_(self.div)
+        return x if self.deferred else x.float().div_(self.div)
 
     def decodes(self, x: TensorImage) -> TensorImage:
         return (x.clamp(0, 1) * self.div).round().byte() if x.is_floating_point() else x
 
 
 def defer(pipeline: Pipeline) -> None:
-    """Let NormalizeBytes convert the bytes where no transform stands between it and BytesToFloat.
+    """Let NormalizeBytes convert the bytes where BytesToFloat is the first and NormalizeBytes next.
 
     So does fastai's own IntToFloatTensor where somebody added it, and then it is done once.
     """
@@ -345,7 +350,8 @@ def defer(pipeline: Pipeline) -> None:
     for i in np.flatnonzero(ours):
         next_one = transforms[i + 1] if i + 1 < len(transforms) else None
         # A new one, as the loaders share those in their pipelines.
-        transforms[i] = BytesToFloat(deferred=other or isinstance(next_one, NormalizeBytes))
+        by_next = i == 0 and isinstance(next_one, NormalizeBytes)
+        transforms[i] = BytesToFloat(deferred=other or by_next)
     pipeline.fs = L(transforms)
 
 

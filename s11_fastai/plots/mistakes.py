@@ -54,9 +54,12 @@ def plot_top_losses(
 ) -> Figure:
     """Up to 25 images with the highest losses, with the loss and both classes of each."""
     n, right = len(images), predictions.classes == predictions.labels
-    title = f"The {n} highest losses of the {split} images" if n > 1 else "The highest loss"
-    if right.any():
-        title += f", {right.sum()} of them of right predictions"
+    if n == 1:
+        title = f"The highest loss of the {split} images"
+        title += ", of a right prediction" if right.any() else ""
+    else:
+        title = f"The {n} highest losses of the {split} images"
+        title += f", {right.sum()} of them of right predictions" if right.any() else ""
     p = predictions.probability(predictions.classes)
     captions = []
     for i, said in enumerate(_said_and_is(predictions, names, _SIDE)):

@@ -87,7 +87,8 @@ def plot_per_class(
     axes.grid(visible=False, axis="y")
     axes.set_yticks(rows, [fitted(names[i], _LONGEST_NAME, 12) for i in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
-    axes.set_xlim(right=min(axes.get_xlim()[1], 100))
+    left, right = axes.get_xlim()
+    axes.set_xlim(max(left, 0), min(max(right, 1), 100))
     figure.legend(loc="outside lower center", ncols=1, fontsize=12, frameon=False)
     return figure
 

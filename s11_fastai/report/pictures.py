@@ -102,8 +102,6 @@ class Evaluation:
 
     def grad_cam(self, layer: str, classes: np.ndarray) -> np.ndarray:
         """Grad-CAM at a layer of the first n images of `wrong`, for n classes, one of each."""
-        if not len(classes):
-            return np.empty((0, 1, 1))
         return interpret.grad_cam(
             self.learn.model, layer, self._wrong_inputs[: len(classes)], classes
         )
@@ -125,6 +123,8 @@ def marks_of(indices: np.ndarray) -> list[str]:
 
 def as_the_network_sees(learn: S11Learner, chosen: np.ndarray) -> Tensor:
     """Some of the evaluated images by their indices: float32 (n, 3, H, W), normalised."""
+    if not len(chosen):
+        return torch.empty(0, 3, *images_of(learn).shape)
     loader = learn.dls.test_dl(chosen.tolist(), bs=len(chosen))
     return loader.one_batch()[0].as_subclass(Tensor)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s11_fastai.errors import S11Error
+from s11_fastai.streams import is_printable
 
 MAX_RECORD, MAX_TABLE = 1 << 20, 128 << 20  # bytes
 MAX_EPOCHS, MAX_IMAGES, MAX_SIDE = 100_000, 10**9, 1_024
@@ -52,7 +53,7 @@ def is_number(value: object) -> bool:
 def text(most: int = 300) -> Check:
     return Check(
         f"printable text of at most {most} letters",
-        lambda value: type(value) is str and len(value) <= most and value.isprintable(),
+        lambda value: type(value) is str and len(value) <= most and is_printable(value),
     )
 
 
@@ -252,6 +253,6 @@ def _unprintable(values: object) -> str | None:
             waiting += [*value, *value.values()]
         elif isinstance(value, list):
             waiting += value
-        elif isinstance(value, str) and not value.isprintable():
+        elif isinstance(value, str) and not is_printable(value):
             return value
     return None

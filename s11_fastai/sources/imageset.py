@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from s11_fastai.errors import S11Error
-from s11_fastai.streams import few
+from s11_fastai.streams import few, is_printable
 
 SIDE = 32
 MAX_CLASSES, MAX_NAME = 1_000, 100
@@ -183,7 +183,7 @@ def check_classes(names: Sequence[str], where: Path) -> None:
     if not 2 <= len(names) <= MAX_CLASSES:
         raise S11Error(f"{where} has {len(names):,} classes: it can be 2 to {MAX_CLASSES:,}")
     for name in names:
-        if not (name.isprintable() and 1 <= len(name) <= MAX_NAME):
+        if not (is_printable(name) and 1 <= len(name) <= MAX_NAME):
             raise S11Error(
                 f"{where}: the class {name[:MAX_NAME]!a} is no printable text of 1 to {MAX_NAME} "
                 "letters: rename it"

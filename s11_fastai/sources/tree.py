@@ -166,9 +166,11 @@ def _unreadable(path: Path | str, error: OSError) -> S11Error:
 
 
 def part_of(name: str) -> str:
-    """Which part a folder of this name is, as "train" of "Train" and of "train_set", or ""."""
+    """Which part a folder of this name is, as "train" of "Train", "train_set" and "TrainSet", or
+    ""."""
     words = [word for word in re.split(r"[\s_-]+", name.lower()) if word not in _BESIDE]
-    return words[0] if len(words) == 1 and words[0] in _PARTS else ""
+    word = words[0].removesuffix("set") if len(words) == 1 else ""
+    return word if word in _PARTS else ""
 
 
 def is_foreign(name: str) -> bool:

@@ -16,6 +16,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.vision.augment import Brightness, Flip, aug_transforms
+from fastai.vision.core import TensorImage
 from fasttransform import Transform
 from PIL import Image
 from torch import Tensor, nn
@@ -278,6 +279,16 @@ def test_fastais_batch_transforms_get_floats_and_are_the_last_conversion(dls):
     assert {dtype for dtype, *_ in seen} == {torch.float32}
     assert min(low for _, low, _ in seen) == 0
     assert 0.5 < max(high for *_, high in seen) <= 1
+
+    class Float(Transform):
+        order = 5  # before the bytes are made floats
+
+        def encodes(self, x: TensorImage) -> TensorImage:
+            return x.float()
+
+    floats = get_dls(dls.train.images, bs=16, device="cpu")
+    floats.add_tfms([Float()], "after_batch")
+    torch.testing.assert_close(xs(floats.train), expected, rtol=0, atol=1e-5)
     other.add_tfms([Brightness(), Flip(), *aug_transforms()], "after_batch")
     assert abs(xs(other.train).mean()) < 1
     assert xs(other.valid).shape == (24, 3, 32, 32)
@@ -324,7 +335,8 @@ def test_anybodys_arrays_train_a_plain_learner(rng, named):
     ("change", "said"),
     [
         ({"x_train": np.zeros((4, 8, 8, 3))}, "x_train must be uint8"),
-        ({"y_valid": [0, 1]}, "y_valid must be 4 labels"),
+        ({"y_valid": [0, 1]}, r"y_valid must be 4 labels, as x_valid, not of shape \(2,\)$"),
+        ({"y_valid": np.zeros((4, 1), int)}, r"of shape \(4, 1\): give y_valid.ravel\(\)"),
         ({"y_train": [0, 1, 2, 3], "vocab": "ab"}, "y_train goes from 0 to 3"),
         ({"y_train": list("abcd"), "vocab": "abc"}, "'d', which is not in vocab"),
         ({"x_valid": np.zeros((4, 9, 8, 3), np.uint8)}, "make them alike"),
@@ -379,7 +391,7 @@ def wrong_augments() -> dict[str, object]:
         ],
         "fails on the first training image": [A.RandomCrop(64, 64)],
         "does not fit images of 32x32": [
-            PadCropFlip(hole=33),
+            PadCropFlip(hole=32),
             PadCropFlip(pad=-1),
             PadCropFlip(0.5),
         ],
@@ -418,7 +430,10 @@ def test_nothing_keeps_the_images_and_the_loaders_can_be_pickled(images):
         mine = replace(images, train=train)
         dls = get_dls(mine, bs=16, device="cpu")
         dls.show_batch()
-        assert torch.equal(xs(pickle.loads(pickle.dumps(dls)).train), xs(dls.train))
+        pickled = pickle.dumps(dls)
+        pixels = sum(part.images.nbytes for part in (images.train, images.valid))
+        assert len(pickled) < 1.2 * pixels  # without the padded copies
+        assert torch.equal(xs(pickle.loads(pickled).train), xs(dls.train))
         return [weakref.ref(mine), weakref.ref(train.images)]
 
     left = use()

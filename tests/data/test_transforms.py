@@ -11,7 +11,7 @@ from fastai.vision.core import TensorImage
 from fastai.vision.data import ImageBlock
 from scipy.stats import chi2_contingency, chisquare
 
-from s11_fastai import get_dls
+from s11_fastai import dls_from_arrays, get_dls
 from s11_fastai.data.per_image import PerImage, albumentations_default
 from s11_fastai.data.transforms import (
     AugmentParams,
@@ -85,6 +85,16 @@ def test_without_flip_nothing_is_mirrored_and_the_rest_is_the_same(images):
 def test_the_default_mirrors_only_images_that_may_be(images, mirror):
     dls = get_dls(replace(images, mirror=mirror), 16, device="cpu")
     assert dls.train.augment.how == PadCropFlip(flip=mirror)
+
+
+@pytest.mark.parametrize(("side", "hole"), [(1, 0), (8, 4), (15, 7), (16, 8), (64, 8)])
+def test_the_default_leaves_something_of_images_of_any_size(side, hole):
+    pixels = np.full((4, side, side, 3), 200, np.uint8)
+    dls = dls_from_arrays(pixels, [0, 1, 0, 1], pixels, [0, 1, 0, 1], bs=4, device="cpu")
+    assert dls.train.augment.how.hole == hole
+    assert dls.one_batch()[0].shape == (4, 3, side, side)
+    with pytest.raises(S11Error, match=f"does not fit into images of {side}x{side}"):
+        Cutout(side)(TensorImage(torch.ones(2, 3, side, side)), split_idx=0)
 
 
 def holes_in(x: torch.Tensor) -> list[tuple[int, ...]]:

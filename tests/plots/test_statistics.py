@@ -61,6 +61,15 @@ def test_of_many_classes_those_with_the_lowest_recall_are_drawn_the_lowest_on_to
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_no_percentage_is_below_zero_or_above_a_hundred(value):
+    same = np.full(3, value)
+    axes = plots.plot_per_class(same, same, "abc", "test").axes[0]
+    left, right = axes.get_xlim()
+    assert 0 <= left <= 100 * value <= right <= 100
+    assert right - left >= 1
+
+
 def test_a_class_that_nobody_is_taken_for_is_drawn():
     found = said(8, 2, 0)
     found.labels[1] = 0

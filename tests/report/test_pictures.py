@@ -120,6 +120,10 @@ def test_every_image_in_a_picture_carries_its_index(learn):
     assert f"#{first_of_training}" in marks("samples", Inputs(learn))
 
 
+def test_of_no_mistake_the_network_sees_no_image(learn):
+    assert pictures.as_the_network_sees(learn, np.empty(0, int)).shape == (0, 3, 32, 32)
+
+
 def test_the_augmented_image_is_what_the_epochs_of_this_run_show(rng):
     images = random_images(rng)
     dls = get_dls(images, 40, device="cpu", seed=5, augment=PadCropFlip(pad=2, hole=4))

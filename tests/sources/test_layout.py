@@ -24,6 +24,7 @@ from s11_fastai.sources import tree
         ("Training Data", "Testing Data"),
         ("seg_train", "seg_test"),
         ("train-images", "val_images"),
+        ("trainset", "TestSet"),
     ],
 )
 def test_parts_of_other_names(image_folder, tmp_path, train, test):

@@ -4,6 +4,7 @@ import shutil
 import signal
 import sys
 import tarfile
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from s11_fastai.sources import tree
 from s11_fastai.sources.digits import load_digits
 from s11_fastai.sources.folder import process_mapper
 from s11_fastai.sources.picture import read_picture
+from s11_fastai.streams import printable
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(image_folder):
@@ -384,6 +386,15 @@ def test_a_class_that_is_no_printable_text_is_refused(image_folder, name):
     said = refused_data(image_folder)
     assert "is no printable text" in said
     assert said.isprintable()
+
+
+@pytest.mark.parametrize("name", ["می\u200cش", "क्\u200dष", "golden\u00a0cat", "小\u3000犬"])
+def test_spaces_and_joiners_of_any_script_are_in_names(image_folder, name):
+    for part in ("train", "test"):
+        (image_folder / part / "dog").rename(image_folder / part / name)
+    images = load_images(image_folder)
+    assert normalize("NFC", name) in images.classes
+    assert printable(name) == name
 
 
 def test_a_folders_unprintable_name_is_shown_with_escapes(image_folder):
