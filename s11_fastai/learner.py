@@ -62,7 +62,7 @@ class S11Learner(Learner):
 
         Where there is something to do, `use_amp` adds low precision too.
         """
-        if not hasattr(self, "channels_last"):
+        if not self._grab_cbs(ChannelsLast):
             self.add_cb(ChannelsLast())
             if use_amp and self.precision == "fp32":
                 self.add_cb(TrainInLowPrecision(amp_mode, **kwargs))

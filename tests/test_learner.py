@@ -180,6 +180,7 @@ def test_low_precision_survives_a_change_of_memory_order(images):
     assert learn.to_channelslast() is learn
     assert learn.precision == "fp32"  # it is channels-last already
     learn.to_contiguous()
+    learn.model.channels_last = True  # a network's own attribute is no callback
     assert learn.to_channelslast(amp_mode="bf16").precision == "bf16"
     assert type(learn.low_precision) is TrainInLowPrecision
 
