@@ -53,12 +53,14 @@ def bench(args: argparse.Namespace) -> None:
     """Images; a table for each section; then all of them, and the page where one is asked for."""
     from benchmark.tables import as_json, as_markdown, as_text, facts_of
 
-    from s11_fastai import load_images
     from s11_fastai.environment import pick_device
+    from s11_fastai.sources import load_all
     from s11_fastai.storage import write_atomically
 
     device = pick_device(args.device)
-    images = load_images(args.data)
+    images = load_all(args.data, needs_test=False)
+    if not len(images.valid.labels):
+        raise S11Error(f"{images.name} has no test images, which the bench needs: give others")
     facts = facts_of(args, DEFAULTS, device, images.name)
     tables: list[Table] = []
     try:

@@ -90,8 +90,8 @@ def with_test(data: str | None, side: int, weights: Path) -> ImageSet:
     images = load_all(data, size=side, needs_test=False)
     if not len(images.valid.labels):
         raise S11Error(
-            f"{images.name} has no test images: give `weights` {weights} with `data`, other images "
-            "of the same classes"
+            f"{images.name} has no test images: run evaluate.py with `weights` {weights} and "
+            "`data`, other images of the same classes"
         )
     return images
 

@@ -37,7 +37,9 @@ def main(argv: list[str] | None = None) -> S11Learner | None:
         ):
             if folder.finished:
                 s11.say(folder.finished)
-                return s11.load_run(out, data=settings.data) if sys.flags.interactive else None
+                if not sys.flags.interactive:
+                    return None
+                return s11.load_run(out, data=settings.data, device=settings.device)
             images = processes.main_first(
                 lambda: s11.load_images(settings.data, settings.holdout, size=settings.resize)
             )

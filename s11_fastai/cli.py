@@ -36,10 +36,7 @@ _REMEDIES = {
     errno.EROFS: _OTHER_PLACE,
 }
 # Parameters of the library that flags of another name give.
-_FLAGS = {
-    "size": "--resize",
-    **{name: f"--{name}" for name in ("resume", "out", "weights")},
-}
+_FLAGS = {"size": "--resize", "resume": "--resume", "out": "--out", "weights": "--weights"}
 DEMO = {"data": "digits", "width": 16, "bs": 64}
 CHECKPOINT_MINUTES = 2.0
 

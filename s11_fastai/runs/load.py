@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from fastcore.foundation import L
 from torch import Tensor
 
 from s11_fastai.data.dls import get_dls
-from s11_fastai.environment import pick_device
+from s11_fastai.environment import pick_device, pick_precision
 from s11_fastai.errors import S11Error
 from s11_fastai.learner import S11Learner, s11_learner
 from s11_fastai.model import S11ResNet
@@ -41,7 +42,8 @@ def load_run(
 
     "final" weights are those after the last epoch, or of the newest checkpoint where the run was
     interrupted; "best" those of the epoch that was best on the evaluated images. `data` says where
-    the images are now, if they have moved. The recorder holds the epochs that are over. Raises
+    the images are now, if they have moved. On a device that lacks the precision of the run, the
+    Learner has the device's own. The recorder holds the epochs that are over. Raises
     S11Error for a folder that holds no run, other images, and weights that are missing, damaged or
     of another network.
     """
@@ -55,7 +57,8 @@ def load_run(
             f"{path} has weights for {len(state[_LAST])} classes, and the images have "
             f"{len(images.classes)}: its files do not belong together"
         )
-    learn = learner_of(settings, images, pick_device(device))
+    here = pick_device(device)
+    learn = learner_of(_computable(settings, here), images, here)
     learn.model.load_state_dict(state)
     # As it was trained: the other order of memory gives other last digits.
     learn.model.eval().to(learn.dls.device).to(memory_format=torch.channels_last)
@@ -76,6 +79,18 @@ def learner_of(settings: Settings, images: ImageSet, device: torch.device) -> S1
         label_smoothing=settings.label_smoothing,
         precision=settings.precision,
     )
+
+
+def _computable(settings: Settings, device: torch.device) -> Settings:
+    """The settings, with the device's own precision where it lacks that of the run.
+
+    It is that of training alone; an evaluation does not depend on it.
+    """
+    try:
+        pick_precision(settings.precision, device)
+    except S11Error:
+        return replace(settings, precision="auto")
+    return settings
 
 
 def _images(records: Records, data: str | Path | None) -> ImageSet:

@@ -44,7 +44,7 @@ class Classifier:
     def of(cls, learn: S11Learner) -> Classifier:
         """The network of a Learner whose DataLoaders `get_dls` made."""
         (normalize,) = (f for f in learn.dls.after_batch.fs if isinstance(f, NormalizeBytes))
-        side = learn.dls.valid.images.train.images.shape[1]
+        side = learn.dls.valid.images.shape[0]
         mean, std = normalize.statistics
         return cls(learn.model, tuple(learn.dls.vocab), side, mean, std)
 

@@ -12,7 +12,8 @@ from s11_fastai.sources.imageset import ImageSet, Split
 from s11_fastai.storage import Damaged, about_in, read_tensors, sweep, write_tensors
 from s11_fastai.streams import printable
 
-_FORMAT = "s11-images-5"
+# Another number too where a layout is read in another way: an archive's key is of its bytes alone.
+_FORMAT = "s11-images-6"
 
 
 def cached(

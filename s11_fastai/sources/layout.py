@@ -59,12 +59,7 @@ def find_layout(place: Place, where: Path) -> Layout:
     for trees in floors:
         for top, tree in trees.items():
             if _called(tree, TRAIN, TEST, VALID):
-                own = "; if one of these is a class, put all classes into a folder train/"
-                raise S11Error(
-                    f"{where / top} has no train/ with a folder of images for each class: add it, "
-                    "or Kaggle's trainLabels.csv for images that lie in train/ itself"
-                    + (own if len(_with_pictures(tree)) > 1 else "")
-                )
+                raise _without_train(place, tree, top, where)
         pictured = [top for top, tree in trees.items() if top and _with_pictures(tree)]
         if found := [x for top, tree in trees.items() if (x := _classes(tree, top, pictured))]:
             return _single(found, where)
@@ -88,8 +83,12 @@ def _parts(place: Place, tree: Tree, top: str, where: Path) -> Layout | None:
         return None
     name = _one_of(found, where / top)
     train = _part(place, tree, top, name)
+    # Without a list of labels, folders are the classes, whatever lies beside them.
+    listed = _with_list(tree, name, top, where)
+    if listed and (len(train.classes) < 2 or _has_picture(tree, _files_in(tree, name))):
+        return listed
     if not train.classes:
-        return _with_list(tree, name, top, where)
+        return None
     test = None
     for kind in (TEST, VALID):
         parts = {each: _part(place, tree, top, each) for each in _called(tree, kind)}
@@ -135,7 +134,7 @@ def _same_letters(names: Iterable[str]) -> frozenset[str]:
 
 
 def _with_list(tree: Tree, train: str, top: str, where: Path) -> Layout | None:
-    """The layout of a tree whose training part has no folders, but a list of labels."""
+    """The layout of a tree whose training part has a list of labels beside it."""
     lists = [name for name in sorted(tree.files) if name.lower() == LABELS]
     if not lists:
         return None
@@ -173,11 +172,31 @@ def _with_pictures(tree: Tree) -> set[str]:
     return {name for name, paths in inside.items() if _has_picture(tree, paths)}
 
 
+def _files_in(tree: Tree, folder: str) -> list[PurePosixPath]:
+    """The files in a folder itself."""
+    paths = map(PurePosixPath, sorted(tree.files))
+    return [path for path in paths if path.parent == PurePosixPath(folder)]
+
+
 def _has_picture(tree: Tree, paths: Sequence[PurePosixPath]) -> bool:
     if any(path.suffix.lower() in SUFFIXES for path in paths):
         return True
     bare = islice((path for path in paths if not path.suffix), _LOOKS)
     return any(is_picture(tree.files[str(path)]) for path in bare)
+
+
+def _without_train(place: Place, tree: Tree, top: str, where: Path) -> S11Error:
+    """What is wrong with a tree that has parts, but none that could be trained on."""
+    message = (
+        f"{where / top} has no train/ with a folder of images for each class: add it, or Kaggle's "
+        "trainLabels.csv for images that lie in train/ itself"
+    )
+    parts = [_part(place, tree, top, name) for name in _called(tree, TEST, VALID)]
+    if labelled := [part.folder for part in parts if len(part.classes) > 1]:
+        message += f", or give {where / top / labelled[0]}, which has classes"
+    if len(_with_pictures(tree)) > 1:
+        message += "; if one of these is a class, put all classes into a folder train/"
+    return S11Error(message)
 
 
 def _nothing(tree: Tree, where: Path) -> S11Error:

@@ -137,7 +137,7 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
     if low < 0 or high >= 1 << 16:
         raise ValueError(f"whole numbers must lie in 0 to 65535, not from {low} to {high}")
     # Some versions of Pillow give 16 bits as mode I, of 32 bits.
-    sixteen = values.dtype.itemsize == 2 or high > 255
+    sixteen = (values.dtype.kind == "u" and values.dtype.itemsize == 2) or high > 255
     return (values >> 8 if sixteen else values).astype(np.uint8)
 
 

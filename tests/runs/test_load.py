@@ -11,8 +11,9 @@ from fastai.interpret import ClassificationInterpretation
 from helpers import BOUNDS, SMALL, read, stopped
 from PIL import Image
 
-from s11_fastai import load_run
+from s11_fastai import learner, load_run
 from s11_fastai.errors import S11Error
+from s11_fastai.runs import load
 from s11_fastai.runs.records import read_records
 
 matplotlib.use("Agg")
@@ -45,6 +46,21 @@ def test_it_is_the_learner_that_was_trained(pets, tmp_path):
     assert not opened.model.training
     results = read(tmp_path / "r/results.json")
     assert opened.validate()[1] == results["final_accuracy"]  # which empties fastai's recorder
+
+
+def test_a_run_opens_on_a_device_that_lacks_its_precision(undisturbed, tmp_path, monkeypatch):
+    def of_an_older_gpu(name, device):
+        if name == "bf16":
+            raise S11Error("this GPU does not compute in bfloat16")
+        return "fp16" if name == "auto" else name
+
+    out = shutil.copytree(undisturbed[0], tmp_path / "r")
+    config = read(out / "config.json") | {"precision": "bf16"}
+    (out / "config.json").write_text(json.dumps(config))
+    assert load_run(out, device="cpu").precision == "bf16"
+    for module in (learner, load):
+        monkeypatch.setattr(module, "pick_precision", of_an_older_gpu)
+    assert load_run(out, device="cpu").precision == "fp16"
 
 
 def test_nothing_is_unpickled(finished, pets, tmp_path, monkeypatch):

@@ -76,8 +76,8 @@ def test_a_run_on_images_without_a_test_part_is_one_line_that_says_what_helps(
     argv = ["--data", str(tmp_path / "pets"), "--holdout", "10", *SMALL, *BOUNDS]
     run.main([*argv, "--out", str(out)])
     assert said(out)[-1] == (
-        f"evaluate.py: pets has no test images: give --weights {weights} with --data, other images "
-        "of the same classes"
+        f"evaluate.py: pets has no test images: run evaluate.py with --weights {weights} and "
+        "--data, other images of the same classes"
     )
     *_, result = said("--weights", weights, "--data", held_out[1])  # as it says
     assert result.startswith("accuracy ")

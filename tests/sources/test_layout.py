@@ -203,6 +203,13 @@ def test_a_class_that_is_called_as_a_part_is_told_how_to_be_one(image_folder):
     assert "if one of these is a class, put all classes into a folder train/" in said
 
 
+def test_a_test_part_alone_is_named_as_a_folder_of_classes(image_folder):
+    shutil.rmtree(image_folder / "train")
+    said = refused_data(image_folder)
+    assert f"or give {image_folder / 'test'}, which has classes" in said
+    assert load_images(image_folder / "test", holdout=2).classes == ("cat", "dog")
+
+
 def test_parts_of_other_classes_are_told_by_a_few(image_folder):
     for i in range(20):
         shutil.copytree(image_folder / "train/cat", image_folder / f"train/c{i:02}")
@@ -247,6 +254,25 @@ def test_kaggles_list_of_labels(image_folder, kaggle, tmp_path):
             f"read as: trained on {top}train/ with the labels of trainLabels.csv, no test part, "
             "not read: test/",
         )
+
+
+@pytest.mark.parametrize("beside", [(), ("a", "b")])
+def test_a_list_goes_before_folders_that_are_no_classes(kaggle, tmp_path, beside):
+    """The training images unpacked into a folder of that name, or with others beside them."""
+    before = load_images(kaggle, holdout=4)
+    if beside:
+        for name in beside:
+            shutil.copytree(kaggle / "test", kaggle / "train" / name)
+    else:
+        nested(kaggle, tmp_path, "train")
+    again = load_images(kaggle, holdout=4)
+    assert (again.classes, again.fingerprint) == (before.classes, before.fingerprint)
+
+
+def test_folders_of_classes_go_before_a_list(image_folder):
+    before = load_images(image_folder).fingerprint
+    (image_folder / "trainLabels.csv").write_text("id,label\n")
+    assert load_images(image_folder).fingerprint == before
 
 
 def test_blanks_around_the_fields_of_a_list_mean_nothing(kaggle):

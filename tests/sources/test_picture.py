@@ -41,6 +41,7 @@ def test_a_picture_is_the_same_in_whatever_it_is_given(pixels, tmp_path):
             io.BytesIO(png(pixels)),
         ]
         given += [Image.open(path), PILImage.create(path), pixels, opaque, pixels.astype(int)]
+        given += [pixels.astype(np.int16), torch.from_numpy(pixels.astype(np.int16))]
         given += [pixels / 255, (pixels / 255).astype(np.float32), pixels.astype(np.uint16) * 256]
         given += [channels_first, TensorImage(channels_first), channels_first.float() / 255]
         for item in given:
