@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from s11_fastai.errors import S11Error
 from s11_fastai.runs.schema import shown
+from s11_fastai.streams import is_printable
 
 
 class Job(NamedTuple):
@@ -35,7 +36,7 @@ def read_table(path: Path) -> list[Job]:
         ]
         jobs = [job for _, job in sorted(places, key=lambda each: each[0])]
         for word in (word for job in jobs for word in (job.variant, *job.flags)):
-            if not word.isprintable():
+            if not is_printable(word):
                 raise ValueError(f"{shown(word)} is no printable text")
         for what in ("folder", "flags"):
             check_variants_differ(jobs, what)

@@ -66,8 +66,9 @@ def load_loader_generator_state(loaders: Sequence[Any], state: Mapping[str, Any]
 
 def _rngs_of(loaders: Iterable[Any]) -> list[random.Random]:
     """What fastai's loaders among these draw from; its DistributedDL has one in `dl`."""
-    owners = (vars(loader).get("dl", loader) for loader in loaders)
-    return [owner.rng for owner in owners if hasattr(owner, "rng")]
+    owners = (getattr(loader, "__dict__", {}).get("dl", loader) for loader in loaders)
+    found = (getattr(owner, "rng", None) for owner in owners)
+    return [rng for rng in found if isinstance(rng, random.Random)]
 
 
 def generators_of(loaders: Iterable[Any]) -> list[torch.Generator]:

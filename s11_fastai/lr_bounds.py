@@ -12,7 +12,7 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.learner import Learner
 from fastcore.foundation import L
-from torch import Tensor
+from torch import Tensor, nn
 
 from s11_fastai.errors import S11Error
 from s11_fastai.generators import (
@@ -126,13 +126,19 @@ class _RangeTest(LRFinder):
 @contextmanager
 def _untouched(learn: Learner) -> Iterator[None]:
     """Whatever happens to the Learner inside, put everything back that training depends on."""
-    model, loaders = learn.model, list(learn.dls.loaders)
-    weights = copy.deepcopy(model.state_dict())
-    modes = [(module, module.training) for module in model.modules()]
-    gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    loaders = list(learn.dls.loaders)
+    learning = [part for part in (learn.model, learn.loss_func) if isinstance(part, nn.Module)]
+    weights = [(part, copy.deepcopy(part.state_dict())) for part in learning]
+    modes = [(module, module.training) for part in learning for module in part.modules()]
+    parameters = [
+        (p, None if p.grad is None else p.grad.clone(), p.requires_grad)
+        for part in learning
+        for p in part.parameters()
+    ]
     optimiser = learn.opt and copy.deepcopy(learn.opt.state_dict())
     cbs, means = list(learn.cbs), (learn.recorder.loss, learn.recorder.smooth_loss)
-    kept = [(thing, dict(vars(thing))) for thing in (learn, *cbs, *means, *loaders)]
+    things = (learn, *cbs, *means, *(loader for loader in loaders if hasattr(loader, "__dict__")))
+    kept = [(thing, dict(vars(thing))) for thing in things]
     of_loaders, of_all = loader_generator_state(loaders), generator_state()
     try:
         yield
@@ -141,11 +147,13 @@ def _untouched(learn: Learner) -> Iterator[None]:
             vars(thing).clear()
             vars(thing).update(attributes)
         learn.cbs = L(cbs)
-        model.load_state_dict(weights)
+        for part, state in weights:
+            part.load_state_dict(state)
         for module, training in modes:
             module.training = training
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        for parameter, gradient, trains in parameters:
             parameter.grad = gradient
+            parameter.requires_grad_(trains)
         if optimiser:
             learn.opt.load_state_dict(optimiser)
         load_loader_generator_state(loaders, of_loaders)

@@ -261,14 +261,15 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
             tensors[path] = value
             return {"tensor": path}
         if isinstance(value, Mapping):
-            pairs = [[key, plain(each, f"{path}.{key}".lstrip("."))] for key, each in value.items()]
+            names = {key: f"{path}.{key}".lstrip(".") for key in value}
+            pairs = [[plain(key, names[key]), plain(value[key], names[key])] for key in value]
             return {"dict": pairs}  # pairs: the keys of an optimiser's state are numbers
         if isinstance(value, list | tuple | L):
             return [plain(each, f"{path}.{i}") for i, each in enumerate(value)]
         if isinstance(value, float) and not math.isfinite(value):
             return {"float": str(value)}
-        if isinstance(value, np.generic):  # as what a callback has counted with NumPy
-            return plain(value.item(), path)
+        if isinstance(value, np.generic) and not isinstance(value, np.longdouble):
+            return plain(value.item(), path)  # as what a callback has counted with NumPy
         if value is None or isinstance(value, str | bool | int | float):
             return value
         raise TypeError(f"{path} is of {type(value).__name__}, which no checkpoint can keep")

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
+from unicodedata import category
 
 from tqdm import tqdm
 
 _SHOWN = 5  # names that a line has
-# Spaces and joiners of names as people write them, which Python does not call printable.
-_IN_NAMES = "\u00a0\u200c\u200d\u3000"
+_JOINERS = "\u200c\u200d"  # of letters in many scripts
 
 
 def say(text: str) -> None:
@@ -23,8 +23,11 @@ def say(text: str) -> None:
 
 
 def is_printable(text: str) -> bool:
-    """Whether the text has nothing that no terminal or page should be sent."""
-    return all(c.isprintable() or c in _IN_NAMES for c in text)
+    """Whether the text has nothing that no terminal or page should be sent.
+
+    Python's `isprintable` knows neither spaces but one nor the joiners of letters.
+    """
+    return all(c.isprintable() or category(c) == "Zs" or c in _JOINERS for c in text)
 
 
 def printable(text: str) -> str:

@@ -103,8 +103,12 @@ def test_what_is_packed_is_unpacked():
 
 
 def test_numpys_numbers_are_packed_as_pythons():
-    tensors, values = pack({"n": np.int64(3), "best": np.float32("inf"), "on": np.bool_(True)})
-    assert unpack(tensors, json.loads(json.dumps(values))) == {"n": 3, "best": math.inf, "on": True}
+    counts = {np.int64(7): np.int64(3)}
+    tensors, values = pack({"n": counts, "best": np.float32("inf"), "on": np.bool_(True)})
+    found = unpack(tensors, json.loads(json.dumps(values)))
+    assert found == {"n": {7: 3}, "best": math.inf, "on": True}
+    with pytest.raises(TypeError, match=r"n is of .*, which no checkpoint can keep"):
+        pack({"n": np.longdouble(1)})
 
 
 def test_a_half_that_a_killed_process_left_is_one_that_is_swept(tmp_path):

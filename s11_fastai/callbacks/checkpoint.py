@@ -1,7 +1,7 @@
 """Exact resume, for any fastai Learner: checkpoints of a fit, and a fit that goes on from one.
 
-A loader that can begin at a batch (it says so by `begins_at_batch`, and has `set_epoch` and
-`state_dict`) lets a fit go on within an epoch; with any other, it goes on from the last epoch's
+A loader that can begin at a batch (its class has `begins_at_batch`, `set_epoch` and `state_dict`)
+lets a fit go on within an epoch; with any other, it goes on from the last epoch's
 end, and so it does where the recorder computes metrics of the training images too.
 """
 
@@ -18,6 +18,7 @@ from fastai.torch_core import get_model
 from s11_fastai.callbacks.fit_state import (
     begins_at_batch,
     load_state_dict,
+    parameters_of,
     refusing_misfits,
     state_dict,
 )
@@ -125,8 +126,8 @@ class SaveCheckpoints(FitCallback):
     evaluations by themselves save nothing. Random numbers that other callbacks draw between an
     epoch's end and the first batch of the next are drawn once more when a fit goes on from there.
     What a callback remembers over epochs is kept where it has a `state_dict`, of a stock loader its
-    random generator alone: so fits with fastai's shuffled LMDataLoader or its GANTrainer go on to
-    another end.
+    random generator alone: so fits with fastai's shuffled LMDataLoader, its GANTrainer or its
+    DistributedTrainer go on to another end.
     """
 
     order = ParamScheduler.order + 5  # after what records the batch and the epoch
@@ -147,8 +148,8 @@ class SaveCheckpoints(FitCallback):
     def begin_fit(self) -> None:
         if any(isinstance(cb, NonNativeMixedPrecision) for cb in self.learn.cbs):
             raise S11Error(
-                "NonNativeMixedPrecision trains weights that no checkpoint can keep: train with "
-                "to_fp16() or to_bf16() in its place, or without SaveCheckpoints"
+                "NonNativeMixedPrecision trains weights that no checkpoint can keep: make a new "
+                "Learner, with to_fp16() or to_bf16() in its place, or without SaveCheckpoints"
             )
         self.saved, self.saved_at = None, self.clock()
         buffers = get_model(self.model).named_buffers()
@@ -182,9 +183,10 @@ class SaveCheckpoints(FitCallback):
         """`generators` is their state where it is not that of this moment."""
         if guard := callback_of(self.learn, "stop_on_divergence"):
             guard.look()
-        model = get_model(self.model)
-        buffers = (b for name, b in model.named_buffers() if name not in self.not_finite)
-        if not all(value.isfinite().all() for value in (*model.parameters(), *buffers)):
+        named = get_model(self.model).named_buffers()
+        buffers = (b for name, b in named if name not in self.not_finite)
+        weights = parameters_of(self.learn).values()
+        if not all(value.isfinite().all() for value in (*weights, *buffers)):
             raise DivergedError(
                 f"the weights became infinite or NaN by step {self.train_iter}: begin again with a "
                 "lower `lr_max`"

@@ -45,8 +45,7 @@ def state_dict(
     Nested dicts and lists of plain values and of the Learner's own tensors, not copies.
     `generators` is the state of the random generators where it is not that of this moment.
     """
-    scaler = vars(learn).get("scaler")
-    parameters = list(get_model(learn.model).named_parameters())
+    scaler, parameters = vars(learn).get("scaler"), parameters_of(learn)
     return {
         "epoch": epoch,
         "batch": batch,
@@ -55,9 +54,10 @@ def state_dict(
         "train_iter": learn.train_iter,
         "pct_train": learn.pct_train,
         "model": dict(get_model(learn.model).state_dict()),
-        "trained": [name for name, p in parameters if p.requires_grad],
+        "trained": [name for name, p in parameters.items() if p.requires_grad],
         # fastai's optimisers step wherever there is a gradient, also where it is zero by now.
-        "with_gradient": [name for name, p in parameters if p.grad is not None],
+        "with_gradient": [name for name, p in parameters.items() if p.grad is not None],
+        "kind": _kind_of(learn.opt),
         "optimiser": learn.opt.state_dict(),
         "accumulated": _accumulated(learn),
         "scaler": scaler.state_dict() if scaler else None,
@@ -69,6 +69,14 @@ def state_dict(
         "loader": _loader_state(learn, batch),
         "generators": generators or generator_state(),
     }
+
+
+def parameters_of(learn: Learner) -> dict[str, nn.Parameter]:
+    """The network's parameters by name, and those of a loss function that learns."""
+    found = dict(get_model(learn.model).named_parameters())
+    if isinstance(learn.loss_func, nn.Module):
+        found |= {f"loss function.{name}": p for name, p in learn.loss_func.named_parameters()}
+    return found
 
 
 def load_state_dict(learn: Learner, state: Mapping[str, Any]) -> None:
@@ -108,7 +116,7 @@ def _load(learn: Learner, state: Mapping[str, Any]) -> None:
     schedules = list(zip(_schedulers(learn), state["schedules"], strict=True))
     for scheduler, kept in schedules:
         _check_curves(scheduler, kept["curves"])
-    _check_optimiser(learn, state["optimiser"])
+    _check_optimiser(learn, state)
     get_model(learn.model).load_state_dict(state["model"])
     _load_optimiser(learn, state["optimiser"])
     _load_gradients(learn, state)
@@ -204,21 +212,23 @@ def stacked(values: list[Tensor]) -> Tensor:
 
 def _check_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
     """Raise S11Error where the state is of another kind of optimiser than the Learner's."""
-    kept, own = map(_hyperparameters, (state, learn.opt.state_dict()))
-    newer = own - kept if "param_groups" in state else set()  # a newer PyTorch may have more
-    if kept != own - newer:
-        names = [", ".join(sorted(only)) or "nothing else" for only in (kept - own, own - kept)]
+    kept, own = state["kind"], _kind_of(learn.opt)
+    if kept != own:
         raise S11Error(
-            f"the checkpoint is of a fit with another optimiser, which has {names[0]} where this "
-            f"one has {names[1]}: give the `opt_func` that was given then, or begin anew without "
-            "the checkpoint"
+            f"the checkpoint is of a fit with another optimiser ({printable(str(kept))} there, "
+            f"{own} here): give the `opt_func` that was given then, or begin anew without the "
+            "checkpoint"
         )
 
 
-def _hyperparameters(optimiser: Mapping[str, Any]) -> set[str]:
-    """The names of those that an optimiser of PyTorch, or of fastai, has for each group."""
-    groups = optimiser.get("param_groups", optimiser.get("hypers", ()))
-    return {name for group in groups for name in group}.difference(_KERNELS)
+def _kind_of(optimiser: Any) -> str:
+    """The class of an optimiser, and what it wraps, or of fastai's the steps that it takes."""
+    name = type(optimiser).__name__
+    if "opt" in vars(optimiser):  # one of PyTorch's in a wrapper, or fastai's in Lookahead
+        return f"{name} of {_kind_of(optimiser.opt)}"
+    steps = [getattr(cb, "func", cb) for cb in vars(optimiser).get("cbs", ())]
+    words = [getattr(step, "__name__", type(step).__name__) for step in steps]
+    return f"{name} of {', '.join(words)}" if words else name
 
 
 def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
@@ -249,7 +259,7 @@ def _accumulated(learn: Learner) -> dict[str, Any] | None:
     """The gradients that wait for more batches, and of how many images they are."""
     for cb in learn.cbs:
         if isinstance(cb, GradientAccumulation) and vars(cb).get("count"):
-            parameters = get_model(learn.model).named_parameters()
+            parameters = parameters_of(learn).items()
             gradients = {name: p.grad for name, p in parameters if p.grad is not None}
             return {"count": cb.count, "gradients": gradients}
     return None
@@ -258,7 +268,7 @@ def _accumulated(learn: Learner) -> dict[str, Any] | None:
 def _load_gradients(learn: Learner, state: Mapping[str, Any]) -> None:
     """Let train what trained, with the gradients that were there."""
     learn.opt.zero_grad()  # of an earlier fit of this Learner, that was ended within a step
-    parameters = dict(get_model(learn.model).named_parameters())
+    parameters = parameters_of(learn)
     for name, p in parameters.items():
         p.grad = torch.zeros_like(p) if name in state["with_gradient"] else None
         p.requires_grad_(name in state["trained"])
@@ -311,7 +321,8 @@ def begins_at_batch(loader: Any) -> bool:
 
 def _has_place(loader: Any) -> bool:
     """Whether it is a loader that can tell and set which pass comes next, as ours are."""
-    return hasattr(type(loader), "begins_at_batch")  # another's may look in its dataset, or inner
+    # Asked of the class: what another loader lacks, it may look for in its dataset.
+    return hasattr(type(loader), "begins_at_batch")
 
 
 def _load_loader(learn: Learner, state: Mapping[str, Any]) -> None:

@@ -72,8 +72,8 @@ class RecordEpochs(FitCallback):
         hypers = self.opt.hypers[-1]
         self.batches.append([hypers["lr"], hypers.get("mom", 0.0), None, len(self.y)])
         self.losses.append(self.learn.loss.detach())
-        if self.pred.ndim == 2 and self.y.ndim == 1:
-            self.right = self.right + (self.pred.argmax(dim=-1) == self.y).sum()
+        if self.pred.ndim == 2 and self.y.numel() == len(self.pred):
+            self.right = self.right + (self.pred.argmax(dim=-1) == self.y.flatten()).sum()
             self.seen += len(self.y)
 
     def after_epoch(self) -> None:

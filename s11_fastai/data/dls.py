@@ -189,7 +189,7 @@ def _split(which: str, x: np.ndarray, y: np.ndarray, names: tuple[str, ...]) -> 
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3 or not x.size:
         raise S11Error(f"x_{which} must be uint8 of shape (N, H, W, 3), not {x.dtype} of {x.shape}")
     if y.shape != x.shape[:1]:
-        way = f": give y_{which}.ravel()" if y.size == len(x) else ""
+        way = f": give np.ravel(y_{which})" if y.size == len(x) else ""
         raise S11Error(
             f"y_{which} must be {len(x)} labels, as x_{which}, not of shape {y.shape}{way}"
         )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -319,13 +319,13 @@ def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
 class BytesToFloat(IntToFloatTensor):
     """fastai's IntToFloatTensor for bytes: uint8 to float32 in [0, 1], for what comes after it.
 
-    As fastai's, it takes floats for bytes that a transform before it has made floats. Where
-    `deferred`, it leaves all as it is to what converts it better; `defer` tells.
+    As fastai's, it takes floats for bytes that a transform before it has made floats. It leaves
+    "bytes", or "all", as they are to what comes after it; `defer` tells.
     """
 
-    def __init__(self, deferred: bool = False) -> None:
+    def __init__(self, leaves: Literal["nothing", "bytes", "all"] = "nothing") -> None:
         super().__init__()
-        self.deferred = deferred
+        self.leaves = leaves
 
     @property
     def int_to_float_tensor(self) -> BytesToFloat:
@@ -333,16 +333,17 @@ class BytesToFloat(IntToFloatTensor):
         return self
 
     def encodes(self, x: TensorImage) -> TensorImage:
-        return x if self.deferred else x.float().div_(self.div)
+        left = self.leaves == "all" or (self.leaves == "bytes" and not x.is_floating_point())
+        return x if left else x.float().div_(self.div)
 
     def decodes(self, x: TensorImage) -> TensorImage:
         return (x.clamp(0, 1) * self.div).round().byte() if x.is_floating_point() else x
 
 
 def defer(pipeline: Pipeline) -> None:
-    """Let NormalizeBytes convert the bytes where BytesToFloat is the first and NormalizeBytes next.
+    """Let NormalizeBytes convert the bytes where no transform stands between it and BytesToFloat.
 
-    So does fastai's own IntToFloatTensor where somebody added it, and then it is done once.
+    fastai's own IntToFloatTensor converts all, where somebody added it, and then it is done once.
     """
     transforms = list(pipeline.fs)
     ours = [isinstance(f, BytesToFloat) for f in transforms]
@@ -350,8 +351,8 @@ def defer(pipeline: Pipeline) -> None:
     for i in np.flatnonzero(ours):
         next_one = transforms[i + 1] if i + 1 < len(transforms) else None
         # A new one, as the loaders share those in their pipelines.
-        by_next = i == 0 and isinstance(next_one, NormalizeBytes)
-        transforms[i] = BytesToFloat(deferred=other or by_next)
+        by_next = "bytes" if isinstance(next_one, NormalizeBytes) else "nothing"
+        transforms[i] = BytesToFloat("all" if other else by_next)
     pipeline.fs = L(transforms)
 
 

@@ -13,6 +13,8 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
+from s11_fastai.streams import is_printable
+
 _NO_FONT = (
     "some names have letters that no font on this computer has, and are drawn without them: "
     "install a font that has them, as Noto Sans CJK for Chinese, Japanese and Korean"
@@ -54,7 +56,7 @@ def families(text: str) -> list[str]:
     Where no font has them, a warning says so, once.
     """
     own = list(rcParams["font.family"])
-    lacking = frozenset(c for c in text if ord(c) not in _letters_of_own_font() and c.isprintable())
+    lacking = frozenset(c for c in text if ord(c) not in _letters_of_own_font() and is_printable(c))
     return [*own, *_others(lacking)] if lacking else own
 
 

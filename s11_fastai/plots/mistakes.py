@@ -54,6 +54,8 @@ def plot_top_losses(
 ) -> Figure:
     """Up to 25 images with the highest losses, with the loss and both classes of each."""
     n, right = len(images), predictions.classes == predictions.labels
+    if not n:
+        return only_text(f"No {split} image was evaluated")
     if n == 1:
         title = f"The highest loss of the {split} images"
         title += ", of a right prediction" if right.any() else ""

@@ -9,9 +9,10 @@ from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
+from fastai.optimizer import SGD, Adam, Lamb, Optimizer, OptimWrapper, RAdam, ranger, sgd_step
 from fastcore.basics import noop
 from fits import (
     StopAfter,
@@ -225,17 +226,24 @@ def test_the_state_of_another_fit_is_refused(tmp_path):
             longer.fit(3, cbs=Resume(checkpoints.newest()))
 
 
+def of_torch(cls: type) -> partial:
+    return partial(OptimWrapper, opt=cls)
+
+
 @pytest.mark.parametrize(
     ("before", "now", "said"),
     [
-        (Adam, SGD, "has eps, sqr_mom where this one has nothing else"),
-        (SGD, Adam, "has nothing else where this one has eps, sqr_mom"),
-        (SGD, partial(OptimWrapper, opt=torch.optim.SGD), "has mom, wd where this one has dampe"),
-        (partial(OptimWrapper, opt=torch.optim.SGD), SGD, "where this one has mom, wd: give"),
-        (partial(OptimWrapper, opt=torch.optim.SGD), partial(OptimWrapper, opt=torch.optim.Adam),
-         "momentum, nesterov where this one has amsgrad, betas"),
+        (Adam, SGD, r"Optimizer of \w+, .*, adam_step there, Optimizer of .*, sgd_step here"),
+        (Adam, Lamb, "adam_step there, .*, lamb_step here"),
+        (ranger, RAdam, "Lookahead of Optimizer of .*, radam_step there, Optimizer of .* here"),
+        (of_torch(torch.optim.SGD), SGD, "OptimWrapper of SGD there, Optimizer of .* here"),
+        (
+            of_torch(torch.optim.Adam),
+            of_torch(torch.optim.AdamW),
+            "of Adam there, .* of AdamW here",
+        ),
     ],
-)  # fmt: skip
+)
 def test_another_optimiser_is_refused_before_anything_is_put_back(tmp_path, before, now, said):
     checkpoints = Checkpoints(tmp_path)
     learn = learner(sliced_loaders)
@@ -246,6 +254,32 @@ def test_another_optimiser_is_refused_before_anything_is_put_back(tmp_path, befo
     with pytest.raises(S11Error, match=said):
         fit(other, [Resume(checkpoints.newest())])
     assert all(value.equal(weights[name]) for name, value in other.model.state_dict().items())
+
+
+def test_a_schedule_of_what_the_optimiser_does_not_know_is_none_of_another(tmp_path):
+    """fastai notes the momentum of one cycle in an optimiser that has none."""
+
+    def plain() -> Learner:
+        learn = learner(sliced_loaders)
+        learn.opt_func = partial(Optimizer, cbs=[sgd_step])
+        return learn
+
+    whole, checkpoints = fit(plain(), []), Checkpoints(tmp_path)
+    fit(plain(), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    assert state(fit(plain(), [Resume(checkpoints.newest())])) == state(whole)
+
+
+def test_loaders_may_be_lists_of_batches(tmp_path):
+    def listed() -> Learner:
+        learn = learner(stock_loaders)
+        learn.dls = DataLoaders(*(list(loader) for loader in learn.dls.loaders))
+        return learn
+
+    whole, checkpoints = fit(listed(), []), Checkpoints(tmp_path)
+    fit(listed(), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    assert state(fit(listed(), [Resume(checkpoints.newest())])) == state(whole)
+    with pytest.raises(S11Error, match="the loss never fell"):  # of noise, as it should be
+        find_lr_bounds(listed(), num_it=30)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,11 @@ def test_what_is_frozen_within_a_fit_stays_so():
             self.model[1].requires_grad_(self.epoch != 0)
 
     assert goes_on(lambda: learner(sliced_loaders), lambda: [Freezes()], 6)
+    learn = learner(sliced_loaders)
+    learn.add_cb(Freezes())
+    with learn.no_bar(), learn.no_logging():
+        find_lr_bounds(learn, num_it=30)
+    assert all(p.requires_grad for p in learn.model.parameters())
 
 
 @pytest.mark.parametrize("opt_func", [Adam, partial(OptimWrapper, opt=torch.optim.AdamW)])
@@ -147,8 +152,14 @@ def test_a_loss_that_learns_goes_along():
         learn.splitter = lambda model: [*model.parameters(), *learn.loss_func.parameters()]
         return learn
 
-    assert goes_on(make, list, 6)
-    assert fit(make(), []).loss_func.scale != 1
+    for cbs in (list, lambda: [GradientAccumulation(36)]):
+        assert goes_on(make, cbs, 6)
+    learn = fit(make(), [])
+    before = learn.loss_func.scale.item()
+    assert before != 1
+    with learn.no_bar(), learn.no_logging():
+        find_lr_bounds(learn, num_it=30)
+    assert learn.loss_func.scale == before
 
 
 def test_a_loader_that_only_counts_epochs_goes_on_from_an_epochs_end():

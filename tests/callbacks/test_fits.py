@@ -115,6 +115,17 @@ def test_a_signal_ends_fits_alone_and_saves_nothing_else():
     assert saved == [(0, 0), (0, 1)]
 
 
+def test_labels_in_a_column_are_counted_as_those_in_a_row():
+    def accuracies(column: bool) -> list[float]:
+        learn, record = learner(stock_loaders), RecordEpochs()
+        for loader in learn.dls.loaders:
+            loader.dataset[:] = [(x, y[None] if column else y) for x, y in loader.dataset]
+        fit(learn, [record])
+        return [row.train_accuracy for row in record.history]
+
+    assert accuracies(column=True) == accuracies(column=False)
+
+
 def test_epochs_that_were_cut_short_or_left_out_have_the_rows_that_are_theirs():
     short, skipped = RecordEpochs(), RecordEpochs()
     learn = learner(stock_loaders)

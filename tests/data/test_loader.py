@@ -286,9 +286,10 @@ def test_fastais_batch_transforms_get_floats_and_are_the_last_conversion(dls):
         def encodes(self, x: TensorImage) -> TensorImage:
             return x.float()
 
-    floats = get_dls(dls.train.images, bs=16, device="cpu")
-    floats.add_tfms([Float()], "after_batch")
-    torch.testing.assert_close(xs(floats.train), expected, rtol=0, atol=1e-5)
+    for where in ("after_item", "after_batch"):
+        floats = get_dls(dls.train.images, bs=16, device="cpu")
+        floats.add_tfms([Float()], where)
+        torch.testing.assert_close(xs(floats.valid), xs(dls.valid), rtol=0, atol=1e-5)
     other.add_tfms([Brightness(), Flip(), *aug_transforms()], "after_batch")
     assert abs(xs(other.train).mean()) < 1
     assert xs(other.valid).shape == (24, 3, 32, 32)
@@ -336,7 +337,7 @@ def test_anybodys_arrays_train_a_plain_learner(rng, named):
     [
         ({"x_train": np.zeros((4, 8, 8, 3))}, "x_train must be uint8"),
         ({"y_valid": [0, 1]}, r"y_valid must be 4 labels, as x_valid, not of shape \(2,\)$"),
-        ({"y_valid": np.zeros((4, 1), int)}, r"of shape \(4, 1\): give y_valid.ravel\(\)"),
+        ({"y_valid": np.zeros((4, 1), int)}, r"of shape \(4, 1\): give np.ravel\(y_valid\)"),
         ({"y_train": [0, 1, 2, 3], "vocab": "ab"}, "y_train goes from 0 to 3"),
         ({"y_train": list("abcd"), "vocab": "abc"}, "'d', which is not in vocab"),
         ({"x_valid": np.zeros((4, 9, 8, 3), np.uint8)}, "make them alike"),

@@ -107,6 +107,8 @@ def test_a_high_loss_of_a_right_prediction_is_said_to_be_one():
     assert (
         title(figure) == "The 2 highest losses of the test images, 1 of them of right predictions"
     )
+    none = plots.plot_top_losses(pixels[:0], found.take(np.arange(0)), "xyz", "test")
+    assert title(none) == "No test image was evaluated"
     one = [plots.plot_top_losses(pixels[:1], found.take([i]), "xyz", "test") for i in (0, 1)]
     said_of_one = "The highest loss of the test images"
     assert list(map(title, one)) == [said_of_one, f"{said_of_one}, of a right prediction"]

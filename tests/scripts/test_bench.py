@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
 import tempfile
 import threading
 from dataclasses import replace
@@ -36,6 +37,14 @@ from s11_fastai.report.page import write_page
 from s11_fastai.sources import ImageSet
 
 SMALL = ["--width", "1", "--bs", "16", "--rounds", "1"]
+
+
+def test_images_without_a_test_part_are_one_line(image_folder, capsys):
+    shutil.rmtree(image_folder / "test")
+    with pytest.raises(SystemExit) as stop:
+        bench.main(["--data", str(image_folder), "--only", "input"])
+    assert stop.value.code == 2
+    assert "has no test images, which the bench needs: give others" in capsys.readouterr().err
 
 
 def test_sides_take_turns_and_ratios_are_those_of_a_round(monkeypatch):

@@ -388,7 +388,9 @@ def test_a_class_that_is_no_printable_text_is_refused(image_folder, name):
     assert said.isprintable()
 
 
-@pytest.mark.parametrize("name", ["می\u200cش", "क्\u200dष", "golden\u00a0cat", "小\u3000犬"])
+@pytest.mark.parametrize(
+    "name", ["می\u200cش", "क्\u200dष", "golden\u00a0cat", "小\u3000犬", "à\u202fpart"]
+)
 def test_spaces_and_joiners_of_any_script_are_in_names(image_folder, name):
     for part in ("train", "test"):
         (image_folder / part / "dog").rename(image_folder / part / name)
