@@ -316,6 +316,9 @@ def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
     return mean, [float(np.sqrt(v)) or 1.0 for v in variance]
 
 
+Left = Literal["nothing", "bytes", "all"]
+
+
 class BytesToFloat(IntToFloatTensor):
     """fastai's IntToFloatTensor for bytes: uint8 to float32 in [0, 1], for what comes after it.
 
@@ -323,7 +326,7 @@ class BytesToFloat(IntToFloatTensor):
     "bytes", or "all", as they are to what comes after it; `defer` tells.
     """
 
-    def __init__(self, leaves: Literal["nothing", "bytes", "all"] = "nothing") -> None:
+    def __init__(self, leaves: Left = "nothing") -> None:
         super().__init__()
         self.leaves = leaves
 
@@ -351,7 +354,7 @@ def defer(pipeline: Pipeline) -> None:
     for i in np.flatnonzero(ours):
         next_one = transforms[i + 1] if i + 1 < len(transforms) else None
         # A new one, as the loaders share those in their pipelines.
-        by_next = "bytes" if isinstance(next_one, NormalizeBytes) else "nothing"
+        by_next: Left = "bytes" if isinstance(next_one, NormalizeBytes) else "nothing"
         transforms[i] = BytesToFloat("all" if other else by_next)
     pipeline.fs = L(transforms)
 
