@@ -1,8 +1,8 @@
 """Exact resume, for any fastai Learner: checkpoints of a fit, and a fit that goes on from one.
 
 A loader that can begin at a batch (its class has `begins_at_batch`, `set_epoch` and `state_dict`)
-lets a fit go on within an epoch; with any other, it goes on from the last epoch's
-end, and so it does where the recorder computes metrics of the training images too.
+lets a fit go on within an epoch; with any other, it goes on from the last epoch's end, and so it
+does where the recorder computes metrics of the training images too.
 """
 
 import time
