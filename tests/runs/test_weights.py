@@ -35,8 +35,9 @@ def test_a_runs_weights_say_what_they_are_of(trained, name):
 def test_from_the_file_alone_comes_what_the_run_predicts(trained):
     folder, learn = trained
     classifier = read_weights(folder / "model.safetensors", CPU)
-    expected = predict(learn.model, learn.dls.valid)
     valid = learn.dls.valid.images.valid
+    # Batches of another size may give other last digits.
+    expected = predict(learn.model, learn.dls.valid.new(bs=len(valid.labels)))
     found = classifier.evaluate(valid)
     np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
     np.testing.assert_array_equal(found.labels, expected.labels)
