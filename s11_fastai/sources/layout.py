@@ -85,7 +85,7 @@ def _parts(place: Place, tree: Tree, top: str, where: Path) -> Layout | None:
     train = _part(place, tree, top, name)
     # Without a list of labels, folders are the classes, whatever lies beside them.
     listed = _with_list(tree, name, top, where)
-    if listed and (len(train.classes) < 2 or _has_picture(tree, _files_in(tree, name))):
+    if listed and (len(train.classes) < 2 or name in _with_pictures(tree)):
         return listed
     if not train.classes:
         return None
@@ -170,12 +170,6 @@ def _with_pictures(tree: Tree) -> set[str]:
         if len(path.parts) == 2:
             inside[path.parts[0]].append(path)
     return {name for name, paths in inside.items() if _has_picture(tree, paths)}
-
-
-def _files_in(tree: Tree, folder: str) -> list[PurePosixPath]:
-    """The files in a folder itself."""
-    paths = map(PurePosixPath, sorted(tree.files))
-    return [path for path in paths if path.parent == PurePosixPath(folder)]
 
 
 def _has_picture(tree: Tree, paths: Sequence[PurePosixPath]) -> bool:
