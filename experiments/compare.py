@@ -3,8 +3,8 @@
     python experiments/compare.py runs/a runs/b
     python experiments/compare.py runs/* --out compare.png
 
-Finished runs of the same images, settings and precision are shown as one, with mean and standard
-deviation, and so are those that are not over.
+Finished runs of the same images and precision whose settings differ in the seed alone are shown as
+one, with mean and standard deviation; so are unfinished ones.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python experiments/evaluate.py --weights model.safetensors --data photos
     python experiments/evaluate.py runs/full
 
-Images without a test part, as photos/cat/ and photos/dog/, are all evaluated.
+With --weights, images without a test part, such as photos/cat/ and photos/dog/, are all evaluated.
 
 Of a run that was evaluated on held-out images, this is the accuracy on the test images: to be
 looked at once, when all choices have been made.

@@ -1,4 +1,4 @@
-"""Make all pictures and the page of a run again, from its folder."""
+"""Make all pictures and the page of a run again, from its folder and its images."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
     python experiments/publish.py runs/full published --records-only
     python experiments/publish.py runs/full published --weights full.safetensors
 
-The weights are evaluated on the test images as float16 holds them, and their file claims what they
-reach so. Nothing that is there is overwritten.
+The weights are rounded to float16 and then evaluated on the test images; their file records the
+result. Nothing that is there is overwritten.
 """
 
 from __future__ import annotations

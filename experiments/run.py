@@ -2,7 +2,7 @@
 
 python experiments/run.py                             # CIFAR-10, fetched once
 python experiments/run.py --demo                      # digits, offline, two minutes on a laptop
-python experiments/run.py --out runs/full --resume    # begin it, go on, or find it finished
+python experiments/run.py --out runs/full --resume    # start it, resume it, or see it finished
 torchrun --nproc_per_node 2 experiments/run.py --out runs/full --resume
 """
 

@@ -28,9 +28,9 @@ the rows beside it by `python experiments/study.py`, whose tables say which sett
 has. Accuracies are those of the last epoch in percent, mean and standard deviation over the seeds;
 those of the training images, a mean, are of the augmented images while the last epoch went on. A
 difference is the mean over the seeds for which both variants have an accuracy, in whatever
-precision they were trained. It settles something where at least three seeds have it, it is larger
-than one evaluated image, and its 95% confidence interval (Student's t) leaves out zero: of three
-seeds, where it is larger than 2.5 times its deviation.
+precision they were trained. It is settled if at least three seeds have it, it is larger than one
+evaluated image, and its 95% confidence interval (Student's t) excludes zero: with three seeds, if
+it is larger than 2.5 times its deviation.
 """
 
 

@@ -127,7 +127,8 @@ class SaveCheckpoints(FitCallback):
     epoch's end and the first batch of the next are drawn once more when a fit goes on from there.
     What a callback remembers over epochs is kept where it has a `state_dict`, of a stock loader its
     random generator alone: so fits with fastai's shuffled LMDataLoader, its GANTrainer or its
-    DistributedTrainer go on to another end.
+    DistributedTrainer go on to another end. NonNativeMixedPrecision is refused, and `fine_tune`,
+    which is two fits, cannot be resumed.
     """
 
     order = ParamScheduler.order + 5  # after what records the batch and the epoch
