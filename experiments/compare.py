@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from s11_fastai.cli import Parser, command_line, path_flag
 from s11_fastai.errors import S11Error
+from s11_fastai.runs.settings import holds_run
 from s11_fastai.streams import say
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def compare(args: argparse.Namespace) -> None:
 
 def runs_among(paths: Sequence[Path]) -> Sequence[Path]:
     """Those that hold a run, as a shell's * gives others too; all of them where none does."""
-    others = [path for path in paths if path.exists() and not (path / "config.json").exists()]
+    others = [path for path in paths if path.exists() and not holds_run(path)]
     if len(others) == len(paths):
         return paths
     for path in others:

@@ -95,8 +95,9 @@ def small_webp(path: Path) -> bytes:
     from PIL import Image
 
     try:
-        picture = Image.open(path).convert("RGB")
-    except OSError as error:
+        with Image.open(path, formats=("PNG",)) as image:
+            picture = image.convert("RGB")
+    except Exception as error:  # a damaged file can mean nearly anything
         raise S11Error(f"{path} cannot be read: run interpret.py, which draws it again") from error
     size = SMALL, round(picture.height * SMALL / picture.width)
     file = io.BytesIO()

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from study_rows import COLUMNS, read_rows, write_rows
@@ -30,7 +31,7 @@ from study_table import Job, read_table
 
 from s11_fastai.cli import Parser, command_line, path_flag, run_flags
 from s11_fastai.errors import DivergedError, S11Error, Stopped
-from s11_fastai.runs.settings import read_config
+from s11_fastai.runs.settings import holds_run, read_config
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import say
 
@@ -78,7 +79,7 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
     """Run the jobs that have no row yet, `args.parallel` at a time; a signal stops them all."""
     done = {(row["flags"], row["seed"]) for row in read_rows(rows)}
     waiting = [job for job in jobs if (shlex.join(job.flags), str(job.seed)) not in done]
-    check_folders(waiting, args.runs)
+    check_folders(waiting, args)
     say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there")
     active: dict[subprocess.Popen, Job] = {}
     told: set[subprocess.Popen] = set()  # a second SIGTERM would end a run at once
@@ -113,28 +114,54 @@ def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: Stop
         raise S11Error(f"{runs} failed: look at {first}")
 
 
-def check_folders(jobs: list[Job], runs: Path) -> None:
-    """Raise S11Error where a job's folder holds a run of other settings: its row would be untrue.
+def check_folders(jobs: list[Job], args: argparse.Namespace) -> None:
+    """Raise S11Error where a job's folder holds a run of other settings, or one that is finished
+    and of other images: its row would be untrue.
 
-    So it is where a variant keeps its name and gets other flags.
+    So it is where a variant keeps its name and gets other flags, or `args.data` is another.
     """
+    mark_of = cache(fingerprint_of)  # the same images for most jobs
     for job in jobs:
-        folder = runs / job.folder
-        if (folder / "config.json").exists():
-            settings, _ = run_flags([*job.flags, "--seed", str(job.seed)])
-            if wrong := read_config(folder).differences(settings.as_dict()):
-                raise S11Error(
-                    f"{folder} holds another run, {'; '.join(wrong)}: move it away, rename the "
-                    "variant, or give another --runs"
-                )
+        folder = args.runs / job.folder
+        if not holds_run(folder):
+            continue
+        settings, _ = run_flags([*data_flags(args), *job.flags, "--seed", str(job.seed)])
+        wrong = read_config(folder).differences(settings.as_dict())
+        if not wrong and (folder / "results.json").exists():  # of one that goes on, run.py asks
+            own = fingerprint_in(folder)
+            if own and own != mark_of(settings.data, settings.resize):
+                wrong = [f"its images are not those of {settings.data or 'CIFAR-10'}"]
+        if wrong:
+            raise S11Error(
+                f"{folder} holds another run, {'; '.join(wrong)}: move it away, rename the "
+                "variant, or give another --runs"
+            )
+
+
+def data_flags(args: argparse.Namespace) -> list[str]:
+    """Flags for the images, before a job's own: the last one counts."""
+    return ["--data", args.data] if args.data else []
+
+
+def fingerprint_of(data: str | None, size: int) -> str:
+    """That of the images as run.py loads them, whatever it holds out of them."""
+    from s11_fastai.sources import load_all
+
+    return load_all(data, size=size, needs_test=False).fingerprint
+
+
+def fingerprint_in(folder: Path) -> str | None:
+    """The fingerprint of a run's images; None where its version recorded none."""
+    from s11_fastai.runs.records import read_records
+
+    return read_records(folder).env.get("data_fingerprint")
 
 
 def start(job: Job, args: argparse.Namespace) -> subprocess.Popen:
     """The job's run, begun or gone on with, on its share of the cores."""
     out = args.runs / job.folder
     out.parent.mkdir(parents=True, exist_ok=True)
-    data = ["--data", args.data] if args.data else []
-    words = [sys.executable, ROOT / "experiments/run.py", *data, *job.flags]  # the last one counts
+    words = [sys.executable, ROOT / "experiments/run.py", *data_flags(args), *job.flags]
     words += ["--seed", job.seed, "--out", out, "--resume"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // args.parallel)

@@ -42,6 +42,11 @@ class Variant(NamedTuple):
     rows: dict[str, dict[str, str]]
 
     @property
+    def key(self) -> str:
+        """By what a variant is known, whatever its table called it when it was run: its flags."""
+        return shlex.join(word for flag in self.flags.items() for word in flag)
+
+    @property
     def accuracies(self) -> dict[str, float]:
         """In percent, by seed; runs that diverged have none."""
         return {seed: 100 * value for seed, value in self._values("final_accuracy").items()}
@@ -89,11 +94,13 @@ def write_page(results: Path, *folders: Path) -> Path:
         if not variants:
             continue
         tables = [folder / f"{path.stem}.ini" for folder in folders]
-        words, order = described(next(filter(Path.exists, tables), tables[0]))
-        variants.sort(key=lambda each: order.index(each.name) if each.name in order else len(order))
+        words, names = described(next(filter(Path.exists, tables), tables[0]))
+        order = list(names)
+        variants.sort(key=lambda each: order.index(each.key) if each.key in names else len(order))
+        variants = [each._replace(name=names.get(each.key, each.name)) for each in variants]
         picture = draw_grid(variants, path.with_suffix(".png"))
-        there = {each.name for each in variants}
-        not_run = [name for name in order if name not in there]
+        there = {each.key for each in variants}
+        not_run = [name for key, name in names.items() if key not in there]
         parts.append(section(path, words, variants, picture, not_run))
     page = results / "README.md"
     write_atomically(page, "\n".join(parts))
@@ -116,16 +123,17 @@ def title(path: Path) -> str:
     return path.stem.replace("-", " ").capitalize()
 
 
-def described(table: Path) -> tuple[str, list[str]]:
-    """What a table says of itself, and its variants in their order; nothing where there is none."""
+def described(table: Path) -> tuple[str, dict[str, str]]:
+    """What a table says of itself, and its variants' names by their flags, in the table's order;
+    nothing where there is none."""
     try:
-        names = dict.fromkeys(job.variant for job in read_table(table))
-        return words_of(table), list(names)
+        names = {shlex.join(job.flags): job.variant for job in read_table(table)}
+        return words_of(table), names
     except FileNotFoundError:
         pass
     except (S11Error, OSError) as error:
         say(f"the page does without {table.name}: {error}")
-    return "", []
+    return "", {}
 
 
 def section(

@@ -23,7 +23,14 @@ from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 from s11_fastai.errors import DivergedError, S11Error, Stopped, is_lack_of_memory
-from s11_fastai.runs.settings import RECIPES, Settings, read_config, setting_kinds, updated
+from s11_fastai.runs.settings import (
+    RECIPES,
+    Settings,
+    holds_run,
+    read_config,
+    setting_kinds,
+    updated,
+)
 from s11_fastai.signals import StopSignals
 from s11_fastai.streams import lasting_streams, one_line
 
@@ -130,18 +137,20 @@ def lack_of_memory(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     asked = re.search(r"allocate ([\d.]+ \w+)", text)
     total = re.search(r"total capacity of ([\d.]+ \w+)", text)
-    there = total[1] if total else _memory_of_computer()
+    here = memory_of_computer()
+    there = total[1] if total else here and f"{here} bytes"
     return (
         "out of memory"
         + (f" where {_readable(asked[1])} more were needed" if asked else "")
-        + (f", of {there} in all" if there else "")
+        + (f", of {_readable(there)} in all" if there else "")
     )
 
 
-def _memory_of_computer() -> str | None:
+def memory_of_computer() -> int | None:
+    """In bytes; None where the system does not say, as Windows."""
     try:
-        return _readable(f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')} bytes")
-    except (AttributeError, ValueError, OSError):  # as on Windows
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
         return None
 
 
@@ -210,7 +219,7 @@ def run_flags(argv: list[str] | None = None, about: str | None = None) -> tuple[
         raise S11Error("--resume needs --out: name the folder of the run")
     if not 0 <= options.checkpoint_minutes < math.inf:
         raise S11Error("--checkpoint-minutes must be 0 or more")
-    if options.resume and options.out and (options.out / "config.json").exists():
+    if options.resume and options.out and holds_run(options.out):
         return updated(read_config(options.out), given), options
     return Settings.from_dict(given), options
 

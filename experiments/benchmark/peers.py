@@ -36,8 +36,8 @@ def fastai_dls(
     """A DataBlock over PNG files: about `n` of the images, which it writes into `folder`."""
     side, stats = images.train.images.shape[1], channel_stats(images.train.images)
     on_cuda = device.type == "cuda"  # else the statistics would be on a GPU wherever there is one
-    _write_pngs(folder / "train", *_spread(*images.train, n), images.classes)
-    _write_pngs(folder / "test", *_spread(*images.valid, bs), images.classes)
+    _write_pngs(folder / "train", *_spread(*images.train, n))
+    _write_pngs(folder / "test", *_spread(*images.valid, bs))
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
         get_items=get_image_files,
@@ -185,11 +185,9 @@ def _loaded(dataset: Dataset, bs: int, device: torch.device, workers: int) -> Lo
     )
 
 
-def _write_pngs(
-    folder: Path, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
-) -> None:
+def _write_pngs(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
     for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
-        path = folder / classes[label] / f"{i:05}.png"
+        path = folder / f"{label:03}" / f"{i:05}.png"  # a class's name may be no folder's
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
 

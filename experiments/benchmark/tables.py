@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmark.timing import Table
+from s11_fastai.cli import memory_of_computer
 from s11_fastai.environment import device_name
 
 _ABOUT = (
@@ -27,7 +28,7 @@ def facts_of(
     args: argparse.Namespace, defaults: Mapping[str, object], device: torch.device, data: str
 ) -> dict[str, str]:
     """How and on what it was measured, without a path and without the computer's name."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_of_computer()
     return {
         "command": command(args, defaults),
         "data": data,
@@ -35,7 +36,7 @@ def facts_of(
         "device": device_name(device),
         "threads": str(torch.get_num_threads()),
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
-        "memory": f"{memory / 2**30:.0f} GiB",
+        "memory": f"{memory / 2**30:.0f} GiB" if memory else "unknown",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{name: found for name in _PACKAGES if (found := _version(name))},

@@ -89,6 +89,8 @@ class RunReport:
         if error is None or self.run is None or not self.run.folder.begun:
             return
         folder, diverged = self.run.folder, isinstance(error, DivergedError)
+        if (folder.path / "results.json").exists():  # the run is over, and its page says so
+            return
         with suppress(OSError, S11Error):  # what ended the run is what is to be said
             if diverged:
                 folder.write_json(facts.DIVERGED_FILE, {"why": str(error)})
@@ -146,6 +148,7 @@ def _packed(picture: Path, *_: int) -> str | None:
 def _render(records: Records, state: State) -> str:
     charts, without = _charts(records)
     shown, missing = _pictures(records.path / "figures", finished=state == "finished")
+    path = records.path if records.path.name not in ("", "..") else records.path.resolve()
     return template("report.html").render(
         run=records,
         name=printable(records.path.resolve().name),
@@ -163,8 +166,8 @@ def _render(records: Records, state: State) -> str:
         reference=reference if records.is_cifar10 else None,
         layers=_layers(records),
         files=facts.files_beside(records, state),
-        command=printable(command_of(records.settings, f"{records.path}-again")),
-        command_to_resume=printable(command_to_resume(records.path)),
+        command=printable(command_of(records.settings, f"{path}-again")),
+        command_to_resume=printable(command_to_resume(path)),
     )
 
 

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from s11_fastai.callbacks.progress import summary
 from s11_fastai.errors import DivergedError, S11Error, Stopped
 from s11_fastai.runs.checkpoints import Checkpoints
-from s11_fastai.runs.records import check_holds_run, holds_run, results_or_none
-from s11_fastai.runs.settings import read_config
+from s11_fastai.runs.records import check_holds_run, results_or_none
+from s11_fastai.runs.settings import holds_run, read_config
 from s11_fastai.runs.whole import read_all
 from s11_fastai.sources.archive import without_suffix
 from s11_fastai.storage import Folder, is_unfinished, sweep

@@ -28,7 +28,7 @@ from s11_fastai.runs.schema import (
     read_whole,
     shown,
 )
-from s11_fastai.runs.settings import Settings, read_config
+from s11_fastai.runs.settings import Settings, holds_run, read_config
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,6 @@ class Records:
         seconds = sum(row.seconds for row in self.history)
         images = self.env.get("train_images")
         return images * len(self.history) / seconds if images and seconds else None
-
-
-def holds_run(path: Path) -> bool:
-    """Whether a run has begun in the folder."""
-    return (path / "config.json").exists()
 
 
 def check_holds_run(path: Path) -> None:

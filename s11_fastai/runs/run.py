@@ -32,6 +32,7 @@ from s11_fastai.runs.records import (
     parse_bounds,
     to_csv,
 )
+from s11_fastai.runs.schema import MAX_STEPS
 from s11_fastai.runs.settings import Settings, read_config
 from s11_fastai.runs.weights import Classifier
 from s11_fastai.runs.whole import WEIGHTS, read_all
@@ -64,6 +65,11 @@ def start_run(
     check_shards(len(images.train.labels), settings.bs, processes.world_size)
     env = environment(processes.device, learn.precision, processes.world_size) | images.facts()
     steps = settings.epochs * len(learn.dls.train)
+    if steps > MAX_STEPS:
+        raise S11Error(
+            f"`epochs` and `bs` make {steps:,} steps, and records hold {MAX_STEPS:,}: give fewer "
+            "epochs or a larger batch"
+        )
     say(
         f"{learn.describe()}, {steps:,} steps of {settings.bs} images in {learn.precision} on "
         f"{env['device_name']}"

@@ -15,6 +15,7 @@ from s11_fastai.errors import S11Error
 from s11_fastai.streams import is_printable
 
 MAX_RECORD, MAX_TABLE = 1 << 20, 128 << 20  # bytes
+MAX_STEPS = MAX_TABLE // 80  # a row of steps.csv is shorter
 MAX_EPOCHS, MAX_IMAGES, MAX_SIDE = 100_000, 10**9, 1_024
 _LARGEST_FLOAT32 = 3.5e38
 # What brings back a file of a run that is missing or damaged.

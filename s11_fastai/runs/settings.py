@@ -164,6 +164,11 @@ def setting_kinds() -> dict[str, type]:
     return {each.name: _without_none(hints[each.name]) for each in fields(Settings)}
 
 
+def holds_run(path: Path) -> bool:
+    """Whether a run has begun in the folder."""
+    return (path / "config.json").exists()
+
+
 def read_config(run: Path) -> Settings:
     """The settings of the run in a folder; raises S11Error where its `config.json` has none."""
     path = run / "config.json"

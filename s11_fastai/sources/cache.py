@@ -86,7 +86,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
     Where the file system knows no locks, all go on at once: the same work is done twice.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # which a process that is killed leaves held
     with suppress(OSError, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from s11_fastai.errors import S11Error
+from s11_fastai.errors import S11Error, is_lack_of_memory
 from s11_fastai.signals import leave_to_parent
 from s11_fastai.sources.imageset import Split
 from s11_fastai.sources.label_list import by_label
@@ -234,6 +234,8 @@ def decode_chunk(files: Sequence[tuple[str, Path | bytes]], side: int) -> Chunk:
             out.images[i] = cut_and_resize(image, (side, side))
         # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
         except Exception as error:
+            if is_lack_of_memory(error):  # which is no fault of the file
+                raise
             # A link to nothing or in a circle; what else a disk does not give may come later.
             gone = getattr(error, "errno", None) in (errno.ENOENT, errno.ELOOP)
             is_none = gone or isinstance(error, UnidentifiedImageError)

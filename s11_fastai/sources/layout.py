@@ -57,12 +57,13 @@ def find_layout(place: Place, where: Path) -> Layout:
             return _single(found, where)
         tops = [str(PurePosixPath(top, f)) for top, tree in trees.items() for f in _upper(tree)]
     for trees in floors:
-        for top, tree in trees.items():
-            if _called(tree, TRAIN, TEST, VALID):
-                raise _without_train(place, tree, top, where)
         pictured = [top for top, tree in trees.items() if top and _with_pictures(tree)]
-        if found := [x for top, tree in trees.items() if (x := _classes(tree, top, pictured))]:
+        called = [top for top, tree in trees.items() if _called(tree, TRAIN, TEST, VALID)]
+        others = {top: tree for top, tree in trees.items() if top not in called}
+        if found := [x for top, tree in others.items() if (x := _classes(tree, top, pictured))]:
             return _single(found, where)
+        if called:
+            raise _without_train(place, trees[called[0]], called[0], where)
     raise _nothing(floors[0][""], where)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from s11_fastai.errors import S11Error
+from s11_fastai.errors import S11Error, is_lack_of_memory
 from s11_fastai.streams import one_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -45,6 +45,8 @@ def read_picture(item: Picture, shape: tuple[int, int]) -> np.ndarray:
         return cut_and_resize(rgb_image(item), shape)
     # Pillow's decoders raise many kinds of errors on damaged bytes; all mean the same here.
     except Exception as error:
+        if is_lack_of_memory(error):  # which is no fault of the picture
+            raise
         raise S11Error(
             f"{_name_of(item)} is no picture that can be read ({reason(error)}): "
             f"{_remedy(item, error)}"

@@ -23,7 +23,7 @@ from s11_fastai.report.groups import Group, group_by_settings
 from s11_fastai.runs.records import read_records
 
 CSS = (ROOT / "s11_fastai/report/templates/comparison.css").read_text()
-GROUNDS = ("#ffffff", "#f5f6f8"), ("#16181c", "#1f2227"), ("#ffffff", "#ffffff")
+GROUNDS = ("#ffffff", "#f5f6f8"), ("#16181c", "#1f2227")
 
 
 @pytest.fixture
@@ -243,11 +243,12 @@ def test_final_accuracies_stand_on_one_axis(run):
 
 
 def palettes() -> list[list[str]]:
-    """The ten colours in the light, in the dark and on paper."""
+    """The ten colours in the light, as on paper, and on a dark screen."""
     found = [
         re.findall(r"--c\d: (#\w{6})", block) for block in re.findall(r":root \{(.*?)\}", CSS, re.S)
     ]
-    assert [len(colours) for colours in found] == [10, 10, 10]
+    assert [len(colours) for colours in found] == [10, 10]
+    assert re.findall(r"@media ([^{]*) \{", CSS)[0] == "screen and (prefers-color-scheme: dark)"
     return found
 
 

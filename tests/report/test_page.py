@@ -4,9 +4,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import interpret
 import pytest
@@ -16,9 +18,11 @@ from helpers import BOUNDS, SMALL, luminance, read, stopped
 from PIL import Image
 
 from s11_fastai.cli import command_of, command_to_resume, run_flags
+from s11_fastai.errors import Stopped
 from s11_fastai.report import reference_log as reference
 from s11_fastai.report.page import LivePage, write_page
 from s11_fastai.report.pictures import PICTURES
+from s11_fastai.runs.checkpoints import Checkpoints
 from s11_fastai.runs.records import read_records
 from s11_fastai.runs.settings import read_config
 from s11_fastai.storage import Folder
@@ -134,6 +138,14 @@ def test_the_command_makes_the_run_again_beside_it(finished, tmp_path):
         assert run_flags(shlex.split(command_of(other))[2:])[0] == other
 
 
+def test_a_folder_that_was_given_as_a_dot_has_its_name_in_the_command(
+    finished, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(shutil.copytree(finished[0], tmp_path / "r"))
+    (words,) = commands_on(write_page(Folder(Path()), read_records(Path())).read_text())
+    assert run_flags(words)[1].out == tmp_path / "r-again"
+
+
 def test_the_command_that_resumes_is_one_that_is_understood():
     _, given = run_flags(shlex.split(command_to_resume("a b"))[2:])
     assert (str(given.out), given.resume) == ("a b", True)
@@ -174,6 +186,17 @@ def test_during_the_run_it_shows_where_it_stands_and_after_a_stop_that_it_stoppe
     run.main(["--out", str(out), "--resume"])
     assert states[3:-1] == [("running", [str(n)]) for n in (1, 2, 3)]
     assert 'data-state="finished"' in page_of(out)
+
+
+def test_a_stop_after_the_results_leaves_the_page_of_a_finished_run(argv, tmp_path, monkeypatch):
+    def stop(_):
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "remove", stop)
+    with pytest.raises(SystemExit) as end:
+        run.main([str(word) for word in argv])
+    assert end.value.code == 128 + signal.SIGTERM
+    assert 'data-state="finished"' in page_of(tmp_path / "r")
 
 
 def test_a_run_that_stopped_before_its_first_epoch_says_so(pets, tmp_path, capsys):

@@ -13,7 +13,7 @@ from writes import Write, fails, watched
 
 from s11_fastai import environment
 from s11_fastai.report import pictures
-from s11_fastai.runs.records import holds_run
+from s11_fastai.runs.settings import holds_run
 
 # Of each file its writing stands for all: when that is struck, half of the file is there. The drill
 # strikes the rest, too: opening, syncing and renaming it.

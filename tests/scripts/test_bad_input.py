@@ -55,6 +55,7 @@ def refused(argv, capsys) -> str:
         (["--demo", "--holdout", "3"], "hold out"),
         (["--demo", "--device", "toaster"], "--device toaster"),
         (["--demo", "--device", "cuda:99"], "--device cuda:99"),
+        (["--demo", "--epochs", "100000"], "--epochs and --bs make 2,300,000 steps, and records"),
         (["--epochs", "many"], "--help"),
         (["--nonsense"], "--help"),
     ],

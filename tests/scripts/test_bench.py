@@ -86,6 +86,11 @@ TABLES = [
 ]
 
 
+def test_a_system_that_does_not_tell_its_memory_is_measured(monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    assert facts_of(bench.parse([]), bench.DEFAULTS, CPU, "digits")["memory"] == "unknown"
+
+
 def test_tables_become_text_a_page_and_json(tmp_path):
     argv = ["--data", str(tmp_path / "some" / "c10.tgz"), "--only", "input", "--rounds", "3"]
     args = bench.parse([*argv, "--out", str(tmp_path / "b.md")])

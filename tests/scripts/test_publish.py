@@ -9,6 +9,7 @@ import pytest
 from helpers import help_without_heavy_imports
 from PIL import Image
 
+from s11_fastai.errors import S11Error
 from s11_fastai.runs.records import read_records
 from s11_fastai.storage import read_tensors
 
@@ -50,9 +51,14 @@ def test_published_pictures_are_those_of_the_run_without_the_training_images(pub
 
 def test_a_large_picture_becomes_a_small_one_of_the_same_shape(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (1200, 2400, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "large.png")
-    small = Image.open(io.BytesIO(publish.small_webp(tmp_path / "large.png")))
+    path = tmp_path / "large.png"
+    Image.fromarray(pixels).save(path)
+    small = Image.open(io.BytesIO(publish.small_webp(path)))
     assert (small.format, small.size) == ("WEBP", (1200, 600))
+    before, _, after = path.read_bytes().rpartition(b"IDAT")
+    path.write_bytes(before + b"\xffDAT" + after)
+    with pytest.raises(S11Error, match=r"large\.png cannot be read: run interpret.py"):
+        publish.small_webp(path)
 
 
 def test_published_weights_claim_what_they_evaluate_to(published, tmp_path, capsys):

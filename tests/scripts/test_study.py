@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,12 @@ import study_page
 from helpers import ROOT, half_pictures, help_without_heavy_imports
 from matplotlib.figure import Figure
 from study_rows import read_rows
-from study_table import read_table
+from study_table import Job, read_table
 
-from s11_fastai.cli import flag, run_flags
+from s11_fastai.cli import command_of, flag, run_flags
 from s11_fastai.errors import S11Error
 from s11_fastai.runs.records import read_records
-from s11_fastai.runs.settings import RECIPES
+from s11_fastai.runs.settings import RECIPES, read_config
 from s11_fastai.signals import StopSignals
 
 TABLE = """
@@ -53,13 +55,26 @@ found,0,--width 4,digits,held-out,fp32,3,0.15,0.95,0.9
 """
 
 
+TABLE_OF_ROWS = """\
+# What two peaks
+# are worth.
+[DEFAULT]
+width = 4
+# else
+[a]
+lr-max = 0.1
+[b]
+lr-max = 0.2
+"""
+
+
 @pytest.fixture
 def page(tmp_path):
     """A page of these rows, with a table's words."""
 
-    def make(rows: str, columns: str = COLUMNS) -> str:
+    def make(rows: str, columns: str = COLUMNS, table: str = TABLE_OF_ROWS) -> str:
         (tmp_path / "t.csv").write_text(columns + rows)
-        (tmp_path / "t.ini").write_text("# What two peaks\n# are worth.\n[a]\n# else\n[b]\nx=1\n")
+        (tmp_path / "t.ini").write_text(table)
         return study_page.write_page(tmp_path, tmp_path).read_text()
 
     return make
@@ -86,6 +101,7 @@ def test_a_difference_is_settled_by_three_common_seeds_and_more_than_its_deviati
         text = page(third.replace(f"{own}\n", f"{own}{0.6 + x / 100:.2f}\n"))
         assert ("\nNot settled: c; found.\n" in text) is settled
         assert ("\nNot settled: b; c; found.\n" in text) is not settled
+    page = partial(page, table="")  # of other variants
     by_images = "".join(
         f"{v},{seed},--holdout 300 --x {v},d,held-out,fp32,3,,,{accuracy}\n"
         for v, accuracy in (("a", 0.99), ("b", 0.99 + 1 / 300), ("c", 0.99 + 2 / 300))
@@ -118,6 +134,11 @@ def test_variants_are_compared_with_the_first_of_their_table_whichever_run_was_o
     text = page("".join(reversed(ROWS.splitlines(keepends=True))))
     assert text.index("| a |") < text.index("| b |") < text.index("| found |")
     assert "| a | `--lr-max 0.1` | 2 | 80.00 | 60.00 ± 14.14 |  |" in text
+
+
+def test_a_variant_is_known_by_its_flags_whatever_it_was_called_when_it_was_run(page):
+    renamed = ROWS.replace("a,0,", "b,0,").replace("a,1,", "old,1,").replace("\nb,", "\nc,")
+    assert page(renamed) == page(ROWS)
 
 
 def test_the_line_of_what_is_shared_is_of_runs_that_were_finished_and_of_all_of_them(page):
@@ -304,7 +325,22 @@ def test_a_run_of_other_settings_becomes_no_row(table, tmp_path, finished, made_
     (job,) = (job for job in read_table(table) if job.variant == "high")
     settings, _ = run_flags([*job.flags, "--seed", "0", "--data", "elsewhere"])
     (folder / "config.json").write_text(json.dumps(settings.as_dict()))
-    study.check_folders([job], folder.parent)  # its own run, wherever the images lay
+    (folder / "results.json").unlink()
+    args = study.parse([*argv, "--data", str(tmp_path)])
+    study.check_folders([job], args)  # its own run, wherever the images lay
+
+
+def test_a_finished_run_of_other_images_becomes_no_row(table, tmp_path, finished):
+    settings = read_config(finished[0])
+    own = replace(settings, data=None)
+    job = Job("high", settings.seed, tuple(shlex.split(command_of(own))[2:]))
+    argv = [str(table), "--runs", str(tmp_path / "runs"), "--data"]
+    folder = shutil.copytree(finished[0], tmp_path / "runs/peaks" / job.folder)
+    study.check_folders([job], study.parse([*argv, settings.data]))
+    with pytest.raises(S11Error, match=r"holds another run, its images are not those of digits: "):
+        study.check_folders([job], study.parse([*argv, "digits"]))
+    (folder / "results.json").unlink()  # it goes on, where run.py refuses them
+    study.check_folders([job], study.parse([*argv, "digits"]))
 
 
 def test_a_row_of_other_images_does_not_join_the_rows(

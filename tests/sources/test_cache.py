@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -83,6 +84,15 @@ def test_without_locks_it_is_decoded_all_the_same(image_folder, monkeypatch):
 
     monkeypatch.setattr(cache.FileLock, "acquire", no_locks)
     assert len(load_images(image_folder).train.labels) == 12
+
+
+def test_without_locks_no_marker_is_left_that_a_killed_process_would_hold(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with cache._one_at_a_time(tmp_path / "lock"):
+        assert not any(path.read_bytes() for path in tmp_path.iterdir())
 
 
 def kept() -> set[Path]:

@@ -193,6 +193,21 @@ def test_what_lies_beside_a_folder_of_classes_is_named(image_folder, tmp_path):
     assert note == "read as: 2 folders, each a class, in cat/, no test part, not read: dog/"
 
 
+def test_a_test_part_in_a_neighbours_folder_does_not_hide_a_folder_of_classes(
+    image_folder, tmp_path
+):
+    (image_folder / "train").rename(tmp_path / "up")
+    (tmp_path / "up/a").mkdir()
+    shutil.move(image_folder / "test", tmp_path / "up/a/test")
+    (tmp_path / "up/pictures").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "up" / name).rename(tmp_path / "up/pictures" / name)
+    (note,) = load_images(tmp_path / "up", holdout=2).notes
+    assert note.startswith("read as: 2 folders, each a class, in pictures/, no test part")
+    shutil.rmtree(tmp_path / "up/pictures")
+    assert f"{tmp_path / 'up/a'} has no train/" in refused_data(tmp_path / "up")
+
+
 def test_a_class_that_is_called_as_a_part_is_told_how_to_be_one(image_folder):
     (image_folder / "train/cat").rename(image_folder / "car")
     (image_folder / "train/dog").rename(image_folder / "dog")

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from s11_fastai import load_images
 from s11_fastai.errors import S11Error
+from s11_fastai.sources import folder, picture
 from s11_fastai.sources.picture import FORMATS, read_picture
 
 SHAPE = (32, 32)
@@ -195,6 +196,18 @@ def test_what_is_no_picture_is_one_plain_error(tmp_path, pixels, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(S11Error, match="exceeds limit of 1000 pixels"):
         read_picture(whole, SHAPE)
+
+
+def test_a_lack_of_memory_is_no_fault_of_a_picture(tmp_path, pixels, monkeypatch):
+    def no_memory(_):
+        raise MemoryError
+
+    monkeypatch.setattr(picture, "rgb_image", no_memory)
+    monkeypatch.setattr(folder, "rgb_image", no_memory)
+    with pytest.raises(MemoryError):
+        read_picture(png(pixels), SHAPE)
+    with pytest.raises(MemoryError):
+        folder.decode_chunk([("a.png", png(pixels))], 32)
 
 
 def test_pixels_are_not_copied_on_their_way(pixels, monkeypatch):
