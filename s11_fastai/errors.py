@@ -13,6 +13,8 @@ class S11Error(Exception):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
+        if "Original Traceback" in message:  # so does a DataLoader's worker send it
+            message = message.rpartition(f"{type(self).__name__}: ")[2].strip()
         super().__init__(message)
         self.message = message
 

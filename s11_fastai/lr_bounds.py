@@ -12,7 +12,7 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.learner import Learner
 from fastcore.foundation import L
-from torch import Tensor, nn
+from torch import Tensor
 
 from s11_fastai.errors import S11Error
 from s11_fastai.generators import (
@@ -21,6 +21,7 @@ from s11_fastai.generators import (
     load_loader_generator_state,
     loader_generator_state,
 )
+from s11_fastai.metrics import loss_module
 
 RANGE_TEST_STEPS = 100
 PEAK_ABOVE_HALF = 8  # LRMAX, in times the lr at which the loss has made half of its fall
@@ -62,8 +63,8 @@ def find_lr_bounds(
     """Run fastai's range test for `num_it` steps, choose the bounds by `bounds_of`, leave no trace.
 
     A bound that is given is kept. Where `lr_max` is, no test is run, and `lr_min` is a hundredth of
-    it unless given too. Weights, buffers, optimiser, recorder, loaders and every random number
-    generator are as before when it returns, and also when it fails; nothing is written to disk.
+    it unless given too. The network's `state_dict`, optimiser, recorder, loaders and every random
+    number generator are as before when it returns, and when it fails; nothing is written to disk.
     Raises S11Error as `bounds_of` does, for a given bound of 0 or less, and where `lr_min` is not
     below `lr_max`.
     """
@@ -127,7 +128,7 @@ class _RangeTest(LRFinder):
 def _untouched(learn: Learner) -> Iterator[None]:
     """Whatever happens to the Learner inside, put everything back that training depends on."""
     loaders = list(learn.dls.loaders)
-    learning = [part for part in (learn.model, learn.loss_func) if isinstance(part, nn.Module)]
+    learning = [part for part in (learn.model, loss_module(learn)) if part is not None]
     weights = [(part, copy.deepcopy(part.state_dict())) for part in learning]
     modes = [(module, module.training) for part in learning for module in part.modules()]
     parameters = [

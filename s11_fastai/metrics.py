@@ -6,8 +6,17 @@ that was begun before it, as fastai's own means of the loss do in each.
 
 import torch
 from fastai.learner import AvgLoss, AvgSmoothLoss, Learner, Metric
+from fastai.losses import BaseLoss
 from fastai.torch_core import find_bs
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def loss_module(learn: Learner) -> nn.Module | None:
+    """The module that computes the loss, also within one of fastai's `BaseLoss`, or None for a
+    plain function. It may learn, and then is as much of the training as the network."""
+    loss = learn.loss_func
+    found = loss.func if isinstance(loss, BaseLoss) else loss
+    return found if isinstance(found, nn.Module) else None
 
 
 class MeanLoss(AvgLoss):

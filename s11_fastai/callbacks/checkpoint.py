@@ -17,6 +17,7 @@ from fastai.torch_core import get_model
 
 from s11_fastai.callbacks.fit_state import (
     begins_at_batch,
+    check_length,
     load_state_dict,
     parameters_of,
     refusing_misfits,
@@ -38,7 +39,8 @@ class Resume(Callback):
 
     The epochs before it are passed over in silence: no other callback hears of them. It is for the
     `cbs` of one fit. Among a Learner's own it waits for the first fit, which must not be within
-    `learn.no_mbar`: by that it knows an evaluation. Raises S11Error there.
+    `learn.no_mbar`: by that it knows an evaluation. Raises S11Error there, and for the state of
+    another fit, and goes on waiting. Learning rates and weight decay are the state's.
     """
 
     order = -1000  # the first of all, so that it can keep events from the others
@@ -53,9 +55,12 @@ class Resume(Callback):
     def before_fit(self) -> None:
         if not callback_of(self.learn, "gather_preds"):  # which may be within a fit
             self.begins = None
+        if may_be_fit(self.learn):  # the one before may have failed before its first batch
+            self.waiting = self.state is not None
+            self._let_run()
 
     def before_epoch(self) -> None:
-        if self.state is None or not self.waiting or not may_be_fit(self.learn):
+        if self.state is None or not self.waiting or not self._is_its_fit():
             return
         if self.epoch < self.state["epoch"]:
             others = [cb for cb in self.learn.cbs if cb is not self and cb.run]
@@ -66,7 +71,8 @@ class Resume(Callback):
         self._begin()
 
     def before_train(self) -> None:
-        if self.waiting and not callback_of(self.learn, "lr_finder"):
+        if self.state is not None and self.waiting and not callback_of(self.learn, "lr_finder"):
+            check_length(self.learn, self.state)
             raise S11Error("Resume takes this fit for an evaluation: begin it outside of no_mbar()")
 
     # Making an iterator over a DataLoader draws a random number, and the epoch's beginning sets
@@ -87,14 +93,23 @@ class Resume(Callback):
             self._restore_rest()
 
     def after_fit(self) -> None:
-        if self.waiting and may_be_fit(self.learn):  # no epoch was left to do
+        if self.waiting and self._is_its_fit():  # no epoch was left to do
             self._begin()
             say("nothing was left to train: the checkpoint is of the end of this fit")
 
-    def _begin(self) -> None:
+    def _is_its_fit(self) -> bool:
+        """Whether it may be; `learn.summary` and `learn.tta` look like a fit, of other epochs."""
         assert self.state is not None
+        return may_be_fit(self.learn) and self.learn.n_epoch == self.state["epochs"]
+
+    def _let_run(self) -> None:
         for cb in self.silenced:
             cb.run = True
+        self.silenced = []
+
+    def _begin(self) -> None:
+        assert self.state is not None
+        self._let_run()
         self.waiting, self.begins = False, (self.state["epoch"], self.state["batch"])
         load_state_dict(self.learn, self.state)
         if not self.state["batch"]:

@@ -6,6 +6,7 @@ scaler, a loss function's own tensors, recorder, schedules, the state of every c
 generators.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from s11_fastai.generators import (
     load_loader_generator_state,
     loader_generator_state,
 )
+from s11_fastai.metrics import loss_module
 from s11_fastai.streams import printable
 
 # What the state of something else can raise where it is put back.
@@ -46,6 +48,7 @@ def state_dict(
     `generators` is the state of the random generators where it is not that of this moment.
     """
     scaler, parameters = vars(learn).get("scaler"), parameters_of(learn)
+    loss = loss_module(learn)
     return {
         "epoch": epoch,
         "batch": batch,
@@ -61,7 +64,7 @@ def state_dict(
         "optimiser": learn.opt.state_dict(),
         "accumulated": _accumulated(learn),
         "scaler": scaler.state_dict() if scaler else None,
-        "loss": _loss_state(learn.loss_func),
+        "loss": dict(loss.state_dict()) if loss is not None else {},
         "recorder": _recorder_state(learn.recorder),
         "schedules": [_schedule_state(scheduler) for scheduler in _schedulers(learn)],
         "callbacks": {name: cb.state_dict() for name, cb in _with_state(learn).items()},
@@ -74,8 +77,8 @@ def state_dict(
 def parameters_of(learn: Learner) -> dict[str, nn.Parameter]:
     """The network's parameters by name, and those of a loss function that learns."""
     found = dict(get_model(learn.model).named_parameters())
-    if isinstance(learn.loss_func, nn.Module):
-        found |= {f"loss function.{name}": p for name, p in learn.loss_func.named_parameters()}
+    if (loss := loss_module(learn)) is not None:
+        found |= {f"loss function.{name}": p for name, p in loss.named_parameters()}
     return found
 
 
@@ -104,7 +107,8 @@ def refusing_misfits() -> Iterator[None]:
         ) from error
 
 
-def _load(learn: Learner, state: Mapping[str, Any]) -> None:
+def check_length(learn: Learner, state: Mapping[str, Any]) -> None:
+    """Raise S11Error for the state of a fit of other epochs or batches."""
     for what, own in (("epochs", learn.n_epoch), ("batches", len(learn.dls.train))):
         if state[what] != own:
             raise S11Error(
@@ -112,6 +116,10 @@ def _load(learn: Learner, state: Mapping[str, Any]) -> None:
                 "them the same (fine_tune is two fits, which cannot be resumed), or begin anew "
                 "without the checkpoint"
             )
+
+
+def _load(learn: Learner, state: Mapping[str, Any]) -> None:
+    check_length(learn, state)
     check_network(get_model(learn.model), state)
     schedules = list(zip(_schedulers(learn), state["schedules"], strict=True))
     for scheduler, kept in schedules:
@@ -122,8 +130,8 @@ def _load(learn: Learner, state: Mapping[str, Any]) -> None:
     _load_gradients(learn, state)
     if state["scaler"] and (scaler := vars(learn).get("scaler")):
         scaler.load_state_dict(state["scaler"])
-    if state["loss"]:
-        learn.loss_func.load_state_dict(state["loss"])
+    if state["loss"] and (loss := loss_module(learn)) is not None:
+        loss.load_state_dict(state["loss"])
     _load_recorder(learn.recorder, state["recorder"])
     for scheduler, kept in schedules:
         scheduler.hps = {name: list(kept["recorded"][name]) for name in scheduler.hps}
@@ -235,7 +243,11 @@ def _load_optimiser(learn: Learner, state: Mapping[str, Any]) -> None:
     if "param_groups" not in state:  # one of fastai's own, which takes tensors wherever they are
         places = [p for p, *_ in learn.opt.all_params()]
         pairs = zip(places, state["state"], strict=True)
-        moved = {**state, "state": [_laid_out(own, p, p.device) for p, own in pairs]}
+        moved = {
+            **state,
+            "state": [_laid_out(own, p, p.device) for p, own in pairs],
+            "hypers": copy.deepcopy(state["hypers"]),
+        }
         if state.get("slow_weights"):  # of Lookahead
             moved["slow_weights"] = [
                 [_in_layout_of(value, p, p.device) for value, p in zip(own, group, strict=True)]
@@ -280,11 +292,6 @@ def _load_gradients(learn: Learner, state: Mapping[str, Any]) -> None:
         parameters[name].grad = _in_layout_of(gradient, parameters[name])
 
 
-def _loss_state(loss_func: Any) -> dict[str, Tensor]:
-    """The tensors of a loss function that has some, as one that learns."""
-    return dict(loss_func.state_dict()) if isinstance(loss_func, nn.Module) else {}
-
-
 def _laid_out(
     own: Mapping[str, Any], parameter: Tensor, device: torch.device | None = None
 ) -> dict[str, Any]:
@@ -300,7 +307,7 @@ def _in_layout_of(value: Any, parameter: Tensor, device: torch.device | None = N
     if not isinstance(value, Tensor):
         return value
     if value.shape != parameter.shape:
-        return value.to(device or value.device)
+        return value.to(device or value.device, copy=True)  # the optimiser writes into its own
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 

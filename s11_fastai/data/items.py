@@ -75,6 +75,13 @@ def index_of(item: object, images: ImageSet) -> np.ndarray | None:
     return images.checked(np.array([index]))
 
 
+def has_pictures_of(dataset: Any, images: ImageSet) -> bool:
+    """Whether its items, where they are whole numbers, are indices of these images."""
+    if not isinstance(dataset, Datasets) or not dataset.tls:
+        return False
+    return any(isinstance(f, Picture) and f.images is images for f in dataset.tls[0].tfms.fs)
+
+
 def forget_images(dataset: Datasets) -> Datasets:
     """The dataset, which has no items, with no images in its transforms either."""
     for each in dataset.tls:

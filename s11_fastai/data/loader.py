@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from numbers import Integral
 from typing import NamedTuple, Protocol
@@ -10,13 +11,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from fastai.data.core import Datasets, TfmdDL
+from fastai.data.load import SkipItemException
 from fastai.data.transforms import ToTensor
 from fastai.torch_core import TensorCategory
 from fastai.vision.core import PILImage, TensorImage
 from fastcore.basics import chunked, noop
 from fasttransform import Pipeline
 
-from s11_fastai.data.items import forget_images
+from s11_fastai.data.items import forget_images, has_pictures_of
 from s11_fastai.data.transforms import defer, epoch_order, to_batch
 from s11_fastai.sources import ImageSet
 
@@ -139,7 +141,7 @@ class ResidentDL(TfmdDL):
     def when_begun(self, call: Callable[[], None]) -> None:
         """Call it once in the next pass, before anything random is drawn for its first batch.
 
-        With workers, which draw in other processes, it is not called.
+        With workers, which draw in other processes, it is forgotten.
         """
         self._when_begun = call
 
@@ -174,6 +176,8 @@ class ResidentDL(TfmdDL):
             self._now, self.epoch = self.epoch, self.epoch + 1
             self._begin, self.first_batch = self.first_batch, 0
         self._chosen = False
+        if self.fake_l.num_workers:
+            self._when_begun = None
         self._key = (self.rng.getrandbits(32),)  # unless the order is the epoch's
         if isinstance(self.after_batch, Pipeline):
             defer(self.after_batch)
@@ -197,7 +201,7 @@ class ResidentDL(TfmdDL):
         if self.indices is None or self._replaced("create_item", "do_item"):
             yield from self._of_pictures(super().create_batches(samps))
             return
-        if self._when_begun and not self.fake_l.num_workers:
+        if self._when_begun:
             self._when_begun()
         self._when_begun = None
         # Another pass may begin before this one ends.
@@ -228,9 +232,19 @@ class ResidentDL(TfmdDL):
             batch += (TensorCategory(torch.from_numpy(self.images.labels_of(indices))),)
         by_item = any(_acts(pipeline) for pipeline in (self.after_item, self.before_batch))
         if by_item or self._replaced("create_batch", "do_batch", "retain"):
-            items = zip(map(PILImage.create, x), *batch[1:], strict=True)  # as the dataset's are
-            return self.do_batch([self.after_item(item) for item in items])
+            return self._by_item(batch)
         return batch
+
+    def _by_item(self, batch: tuple) -> tuple:
+        """A batch whose items go through what acts on each of them, and keep their holes."""
+        items = []
+        for item in zip(map(PILImage.create, batch[0]), *batch[1:], strict=True):  # a dataset's
+            with suppress(SkipItemException):
+                items.append(self.after_item(item))
+        out, holes = self.do_batch(items), getattr(batch[0], "holes", None)
+        if holes is not None and hasattr(out[0], "__dict__"):
+            out[0].__dict__["holes"] = holes
+        return out
 
     @property
     def _augmenter(self) -> Augmenter | None:
@@ -242,7 +256,8 @@ class ResidentDL(TfmdDL):
         """The dataset's items where they are indices of images; None where they are others."""
         items = list(getattr(self.dataset, "items", ()))
         kinds = set(map(type, items)) if self.bs else set()
-        ours = kinds and all(issubclass(kind, Integral) and kind is not bool for kind in kinds)
+        numbers = kinds and all(issubclass(kind, Integral) and kind is not bool for kind in kinds)
+        ours = numbers and has_pictures_of(self.dataset, self.images)
         return self.images.checked(np.array(items)) if ours else None
 
     def _to_gpu(self, batch: tuple) -> tuple:

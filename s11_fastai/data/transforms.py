@@ -102,6 +102,8 @@ class PadCropFlip:
 
     def check(self, shape: tuple[int, int]) -> None:
         """Raise S11Error where images of (height, width) cannot be augmented so."""
+        if not isinstance(self.flip, bool | np.bool_):
+            raise S11Error(f"{self}: flip must be True, for half of the images, or False")
         whole = isinstance(self.pad, Integral) and isinstance(self.hole, Integral)
         if not whole or self.pad < 0 or not 0 <= self.hole < min(shape):
             raise S11Error(

@@ -127,7 +127,7 @@ def plot_lr_find(
     axes.plot(lrs, losses, color=BLUE, lw=2.5)
     axes.set_xscale("log")
     axes.set_ylim(*range_test_limits(losses))
-    axes.set_xlim(lrs[0], range_test_end(lrs, losses, lr_max))
+    axes.set_xlim(min(lrs[0], lr_min / 1.2), range_test_end(lrs, losses, lr_max))
     # Above the picture each name ends at its line; where they would meet, the second begins there.
     start, end = np.log(axes.get_xlim())
     far_apart = np.log(lr_max / lr_min) > 0.25 * (end - start)

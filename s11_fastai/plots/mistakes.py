@@ -97,7 +97,7 @@ def plot_grad_cam(
     p, q = (predictions.probability(c) for c in (predictions.classes, predictions.labels))
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
-        grid.show(row, 4 * column, image, mark=marks[i] if marks else "")
+        grid.show(row, 4 * column, image, mark=marks[i] if len(marks) else "")
         top = float(max(for_predicted[i].max(), for_actual[i].max()))
         for k, heat, words, c in (
             (1, for_predicted[i], f"said ({p[i]:.0%})", predictions.classes[i]),
@@ -126,7 +126,7 @@ def plot_grad_cam_layers(
     title = "Grad-CAM for the predicted class, on logits, layer by layer; each map on its own scale"
     grid = ImageGrid(title, n, [1.0] * (len(maps) + 1), side=_SIDE, lines=2, marked=len(marks) > 0)
     for i, said in enumerate(_said_and_is(predictions, names, _SIDE)):
-        grid.show(i, 0, images[i], "\n".join(said), marks[i] if marks else "")
+        grid.show(i, 0, images[i], "\n".join(said), marks[i] if len(marks) else "")
         for k, (layer, heat) in enumerate(maps.items(), start=1):
             top = float(heat[i].max())
             grid.show(i, k, images[i], layer if top > 0 else f"{layer}: nothing for it")
@@ -169,7 +169,7 @@ def plot_confused_pairs(
         row, first = i // abreast, i % abreast * (most + 1)
         grid.write(row, first, words[i])
         for k, image in enumerate(shown):
-            grid.show(row, first + 1 + k, image, mark=marks[i][k] if marks else "")
+            grid.show(row, first + 1 + k, image, mark=marks[i][k] if len(marks) else "")
     return grid.figure
 
 
@@ -196,5 +196,5 @@ def _captioned(
     rows = -(-len(images) // columns)
     grid = ImageGrid(title, rows, [1.0] * columns, side=_SIDE, lines=lines, marked=len(marks) > 0)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        grid.show(*divmod(i, columns), image, caption, marks[i] if marks else "")
+        grid.show(*divmod(i, columns), image, caption, marks[i] if len(marks) else "")
     return grid.figure

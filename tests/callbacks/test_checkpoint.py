@@ -348,6 +348,47 @@ def test_fine_tune_which_is_two_fits_is_refused_with_a_word(tmp_path):
         tune([Resume(checkpoints.newest())])
 
 
+@pytest.mark.parametrize("opt_func", [Adam, partial(OptimWrapper, opt=torch.optim.Adam)])
+def test_a_state_waits_until_a_fit_has_gone_on_from_it_and_can_do_so_twice(tmp_path, opt_func):
+    def make() -> Learner:
+        learn = learner(sliced_loaders)
+        learn.opt_func = opt_func
+        return learn
+
+    whole = state(fit(make(), []))
+    checkpoints = Checkpoints(tmp_path)
+    fit(make(), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    found, learn = checkpoints.newest(), make()
+    resume, save = Resume(found), SaveCheckpoints(checkpoints.write)
+    with learn.no_bar(), learn.no_logging():
+        with pytest.raises(S11Error, match="of a fit of 3 epochs, and this one has 2"):
+            learn.fit_one_cycle(2, 0.01, cbs=[resume, save])
+        with pytest.raises(KeyboardInterrupt):
+            fit(learn, [resume, save, StopBeforeTraining()])
+    assert (Checkpoints(tmp_path).newest()["epoch"], resume.begins) == (1, (1, 2))
+    assert state(fit(learn, [resume, save])) == whole
+    assert state(fit(make(), [Resume(found)])) == whole
+
+
+class StopBeforeTraining(Callback):
+    def before_train(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_summary_does_not_take_the_state_of_a_fit(tmp_path):
+    whole = state(fit(learner(sliced_loaders), []))
+    checkpoints = Checkpoints(tmp_path)
+    fit(learner(sliced_loaders), [SaveCheckpoints(checkpoints.write), StopAfter(6)])
+    learn = learner(sliced_loaders)
+    learn.add_cb(Resume(checkpoints.newest()))
+    with learn.no_bar(), learn.no_logging():
+        find_lr_bounds(learn)
+        learn.create_opt()
+        learn.summary()
+        learn.tta(n=1)
+    assert state(fit(learn, [])) == whole
+
+
 def test_what_a_fit_went_on_from_says_nothing_of_the_next(tmp_path):
     checkpoints, counted = Checkpoints(tmp_path), []
 

@@ -16,6 +16,7 @@ from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.data.core import DataLoaders
 from fastai.distributed import DistributedDL
 from fastai.learner import Learner
+from fastai.losses import BaseLoss
 from fastai.metrics import F1Score
 from fastai.optimizer import Adam, OptimWrapper
 from fits import StopAfter, fit, learner, sliced_loaders, state, stock_loaders
@@ -137,7 +138,8 @@ def test_weights_that_have_lost_their_part_in_the_loss_go_on_alike(opt_func):
     assert goes_on(make, lambda: [Alone()], 6)
 
 
-def test_a_loss_that_learns_goes_along():
+@pytest.mark.parametrize("of_fastai", [False, True])
+def test_a_loss_that_learns_goes_along(of_fastai):
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -148,18 +150,21 @@ def test_a_loss_that_learns_goes_along():
 
     def make() -> Learner:
         learn = learner(sliced_loaders)
-        learn.loss_func = Scaled()
-        learn.splitter = lambda model: [*model.parameters(), *learn.loss_func.parameters()]
+        learn.loss_func = BaseLoss(Scaled) if of_fastai else Scaled()
+        learn.splitter = lambda model: [*model.parameters(), scale_of(learn)]
         return learn
+
+    def scale_of(learn: Learner) -> nn.Parameter:
+        return learn.loss_func.func.scale if of_fastai else learn.loss_func.scale
 
     for cbs in (list, lambda: [GradientAccumulation(36)]):
         assert goes_on(make, cbs, 6)
     learn = fit(make(), [])
-    before = learn.loss_func.scale.item()
+    before = scale_of(learn).item()
     assert before != 1
     with learn.no_bar(), learn.no_logging():
         find_lr_bounds(learn, num_it=30)
-    assert learn.loss_func.scale == before
+    assert scale_of(learn) == before
 
 
 def test_a_loader_that_only_counts_epochs_goes_on_from_an_epochs_end():

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.data import PartialDL, WeightedDL
-from fastai.data.core import DataLoaders
+from fastai.data.core import DataLoaders, Datasets
+from fastai.data.load import SkipItemException
 from fastai.data.transforms import IntToFloatTensor
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.vision.augment import Brightness, Flip, aug_transforms
-from fastai.vision.core import TensorImage
+from fastai.vision.core import PILImage, TensorImage
+from fastcore.basics import noop
 from fasttransform import Transform
 from PIL import Image
 from torch import Tensor, nn
@@ -238,6 +240,49 @@ def test_methods_that_somebody_gives_make_the_batches(dls):
     assert len(ys(same)) == 24
 
 
+class Same(Transform):
+    order = 6  # after ToTensor
+
+    def encodes(self, x: TensorImage) -> TensorImage:
+        return x
+
+
+class LeaveOutDark(Transform):
+    order = 6
+
+    def encodes(self, x: TensorImage) -> TensorImage:
+        if not x.any():
+            raise SkipItemException
+        return x
+
+
+def test_item_transforms_keep_the_squares_that_are_cut_and_may_leave_items_out(images):
+    plain, same, some = (get_dls(images, bs=16, seed=3, device="cpu") for _ in range(3))
+    same.add_tfms([Same()], "after_item")
+    assert torch.equal(xs(same.train), xs(plain.train))
+    dark = images.train.images.copy()
+    dark[::5] = 0
+    black = replace(images, train=Split(dark, images.train.labels))
+    some = get_dls(black, bs=16, augment=PadCropFlip(pad=0), device="cpu")
+    some.add_tfms([LeaveOutDark()], "after_item")
+    assert len(xs(some.train)) == 32
+
+
+def test_numbers_that_are_no_indices_of_the_images_are_left_to_fastai(dls):
+    pixels = dls.train.images.train.images
+    assert dls.valid.new(dls.valid_ds.tls[0]).one_batch().shape == (16, 3, 32, 32)
+    others = Datasets(range(9), [[lambda i: PILImage.create(pixels[-1 - i])], [lambda i: i]])
+    _, y = dls.valid.new(others).one_batch()
+    assert y.tolist() == list(range(9))
+
+
+def test_what_a_worker_refuses_is_one_line(images):
+    learn = Learner(get_dls(images, bs=16, num_workers=2, device="cpu"), nn.Flatten(), noop)
+    with learn.no_bar(), pytest.raises(S11Error, match=r"^gone\.png is no picture") as error:
+        learn.get_preds(dl=learn.dls.test_dl(["gone.png"]))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("kind", ["crops", "albumentations"])
 def test_pictures_that_are_new_are_augmented_as_the_others(images, tmp_path, kind):
     import albumentations as A
@@ -391,6 +436,11 @@ def wrong_augments() -> dict[str, object]:
             A.ToFloat(p=0.001),
         ],
         "fails on the first training image": [A.RandomCrop(64, 64)],
+        "flip must be True, for half of the images, or False": [
+            PadCropFlip(flip=0.5),
+            PadCropFlip(flip=None),
+            PadCropFlip(flip=2),
+        ],
         "does not fit images of 32x32": [
             PadCropFlip(hole=32),
             PadCropFlip(pad=-1),

@@ -13,7 +13,7 @@ def pictures(wrong: int, names: list[str], n: int = 60, size: tuple[int, int] = 
     """Every picture of mistakes, of the first up to 25 of those that are wrong."""
     found, pixels = said(n, len(names), wrong), np.zeros((n, *size, 3), np.uint8)
     few = found.take(np.arange(min(wrong, 25)))
-    shown, marks = pixels[: len(few.labels)], [f"#{i}" for i in range(len(few.labels))]
+    shown, marks = pixels[: len(few.labels)], np.array([f"#{i}" for i in range(len(few.labels))])
     maps = np.ones((len(shown), 4, 4))
     pairs = [(i, (i + 1) % len(names), 5) for i in range(min(wrong, 8, len(names)))]
     return {

@@ -25,6 +25,8 @@ def test_the_range_test_shows_both_bounds_and_the_valley():
     assert (point.get_xdata(), point.get_ydata()) == ([5e-3], [2.5])
     assert point.get_label() == "half of the fall, at lr 0.005"
     assert half.get_color() not in {line.get_color() for line in axes.get_lines()[:3]}
+    (axes,) = plot_lr_find(lrs, losses, 1e-6, 0.05, half=(5e-3, 2.5)).axes
+    assert axes.get_xlim()[0] < 1e-6  # a bound may be given that the test did not reach
 
 
 @pytest.mark.parametrize("bounds", [(2e-3, 0.05), (0.049, 0.05), (1e-3, 10), (1e-3, 1.1e-3)])
