@@ -56,7 +56,7 @@ class Resume(Callback):
         if not callback_of(self.learn, "gather_preds"):  # which may be within a fit
             self.begins = None
         if may_be_fit(self.learn):  # the one before may have failed before its first batch
-            self.waiting = self.state is not None
+            self.waiting, self.drawn = self.state is not None, False
             self._let_run()
 
     def before_epoch(self) -> None:
