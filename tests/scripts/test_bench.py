@@ -88,7 +88,7 @@ TABLES = [
 
 def test_a_system_that_does_not_tell_its_memory_is_measured(monkeypatch):
     monkeypatch.delattr(os, "sysconf")
-    assert facts_of(bench.parse([]), bench.DEFAULTS, CPU, "digits")["memory"] == "unknown"
+    assert facts_of(bench.parse(["--data", "x"]), bench.DEFAULTS, CPU, "x")["memory"] == "unknown"
 
 
 def test_tables_become_text_a_page_and_json(tmp_path):
