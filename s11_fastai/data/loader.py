@@ -64,9 +64,10 @@ class ResidentDL(TfmdDL):
     The dataset's items are indices of images. fastai chooses their order, and the loader slices
     and augments whatever indices it gets. Where the order is the loader's own, all follows from
     `seed` and the epoch: `set_epoch` or `load_state_dict` choose it, and each pass moves on by one,
-    also one that is left before its end. Any other order (a `get_idxs` from outside, `one_batch`,
-    `show_batch`) may show an image several times, so each place in a batch is sampled anew, from
-    fastai's generator. `shard` is the part of every batch that this process gets.
+    also one that is left before its end. A dataset that has an image several times shows each
+    otherwise. Any other order (a `get_idxs` from outside, `one_batch`, `show_batch`) may show an
+    image several times too, so each place in a batch is sampled anew, from fastai's generator.
+    `shard` is the part of every batch that this process gets.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ResidentDL(TfmdDL):
         self.images, self.seed, self.augment = images, seed, augment
         self.epoch, self.first_batch, self.shard = 0, 0, Shard()  # of the next pass
         self._now = 0  # the epoch of the last pass that was begun
+        self._first = 0  # and its first batch
         self._key: tuple[int, ...] = ()
         self._begin = 0
         self._looking = self._chosen = False
@@ -187,8 +189,8 @@ class ResidentDL(TfmdDL):
     def get_idxs(self) -> list[int]:
         if not self._looking:
             self._key = ()
-        begin, self._begin = self._begin, 0  # outside of a pass it is the whole order
-        return super().get_idxs()[begin * (self.bs or 1) :]
+        self._first, self._begin = self._begin, 0  # outside of a pass it is the whole order
+        return super().get_idxs()[self._first * (self.bs or 1) :]
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
         order = epoch_order(len(idxs), self.seed, self._now, self._key)
@@ -205,22 +207,23 @@ class ResidentDL(TfmdDL):
             self._when_begun()
         self._when_begun = None
         # Another pass may begin before this one ends.
-        epoch, key, shard = self._now, self._key, self.shard
-        if self._augmenter and (self.images.places_in_train(self.indices) < 0).any():
-            key = key or (0,)  # an epoch has parameters for its training images alone
+        epoch, key, shard, first = self._now, self._key, self.shard, self._first
+        in_train = self.images.places_in_train(self.indices)
+        if self._augmenter and ((in_train < 0).any() or len(np.unique(in_train)) < len(in_train)):
+            key = key or (0,)  # an epoch has parameters for each training image, once
         for i, places in enumerate(chunked(samps, self.bs, self.drop_last)):
             indices = shard.of(self.indices[places])
-            number = i * self.num_workers + self.offs
+            number = first + i * self.num_workers + self.offs
             yield self._to_gpu(self._slice(indices, epoch, key and (*key, number)))
 
     def _of_pictures(self, batches: Iterable[tuple]) -> Iterator[tuple]:
         """Batches of pictures that are new here, augmented where the others would be."""
-        epoch, key = self._now, self._key or (0,)
+        epoch, key, first = self._now, self._key or (0,), self._first
         for i, batch in enumerate(batches):
             pictures = batch[0].dtype == torch.uint8 and batch[0].ndim == 4  # no single one
             if pictures and (augment := self._augmenter):
                 pixels = np.ascontiguousarray(batch[0].permute(0, 2, 3, 1).numpy())
-                number = i * self.num_workers + self.offs
+                number = first + i * self.num_workers + self.offs
                 batch = (augment.of_pixels(pixels, epoch, (*key, number)), *batch[1:])
             yield batch
 

@@ -240,6 +240,19 @@ def test_methods_that_somebody_gives_make_the_batches(dls):
     assert len(ys(same)) == 24
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_image_that_stands_in_the_dataset_several_times_is_shown_otherwise_each_time(
+    images, num_workers
+):
+    dls = get_dls(images, bs=16, seed=3, num_workers=num_workers, device="cpu")
+    dls.train_ds.items = [*dls.train_ds.items, *[dls.train_ds.items[0]] * 24]
+    dls.train = dls.train.new(dls.train_ds)
+    whole = [xs([batch]) for batch in dls.train]
+    assert unlike(torch.cat(whole)) == 64
+    dls.train.set_epoch(0, first_batch=2)
+    assert torch.equal(xs(dls.train), torch.cat(whole[2:]))
+
+
 class Same(Transform):
     order = 6  # after ToTensor
 
