@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -78,7 +77,7 @@ def make_page(rows: Path, args: argparse.Namespace) -> None:
 def run_all(jobs: list[Job], rows: Path, args: argparse.Namespace, signals: StopSignals) -> None:
     """Run the jobs that have no row yet, `args.parallel` at a time; a signal stops them all."""
     done = {(row["flags"], row["seed"]) for row in read_rows(rows)}
-    waiting = [job for job in jobs if (shlex.join(job.flags), str(job.seed)) not in done]
+    waiting = [job for job in jobs if (job.key, str(job.seed)) not in done]
     check_folders(waiting, args)
     say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there")
     active: dict[subprocess.Popen, Job] = {}
@@ -199,7 +198,7 @@ def row_of(job: Job, out: Path) -> dict[str, object]:
     values = {
         "variant": job.variant,
         "seed": job.seed,
-        "flags": shlex.join(job.flags),
+        "flags": job.key,
         "data": records.data,
         "evaluated_on": records.evaluated_on,
         "images": records.env.get(f"{records.evaluated_on}_images"),

@@ -127,7 +127,7 @@ def described(table: Path) -> tuple[str, dict[str, str]]:
     """What a table says of itself, and its variants' names by their flags, in the table's order;
     nothing where there is none."""
     try:
-        names = {shlex.join(job.flags): job.variant for job in read_table(table)}
+        names = {job.key: job.variant for job in read_table(table)}
         return words_of(table), names
     except FileNotFoundError:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,11 @@ class Job(NamedTuple):
     variant: str
     seed: int
     flags: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """The flags as a row has them, by which it is known."""
+        return shlex.join(self.flags)
 
     @property
     def folder(self) -> str:

@@ -270,7 +270,7 @@ class LeaveOutDark(Transform):
 
 
 def test_item_transforms_keep_the_squares_that_are_cut_and_may_leave_items_out(images):
-    plain, same, some = (get_dls(images, bs=16, seed=3, device="cpu") for _ in range(3))
+    plain, same = (get_dls(images, bs=16, seed=3, device="cpu") for _ in range(2))
     same.add_tfms([Same()], "after_item")
     assert torch.equal(xs(same.train), xs(plain.train))
     dark = images.train.images.copy()
